@@ -1,0 +1,104 @@
+/* What the subcommands share: options, tables, numbers with separators, progress. The command line uses the
+ * library through <tamis/…> only. */
+#ifndef TAMIS_CLI_H
+#define TAMIS_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <jansson.h>
+#include <tamis/tamis.h>
+
+struct command {
+    const char *name;
+    const char *arguments; /* "MODEL --to TYPE[,TYPE…] -o OUT" */
+    const char *summary;   /* one line for `tamis --help` */
+    const char *example;   /* a line that works */
+    int (*run)(const struct command *self, int argc, char **argv);
+};
+
+/* The subcommands; each is defined in the file of its name. */
+int run_inspect(const struct command *self, int argc, char **argv);
+int run_check(const struct command *self, int argc, char **argv);
+int run_convert(const struct command *self, int argc, char **argv);
+int run_quantize(const struct command *self, int argc, char **argv);
+int run_types(const struct command *self, int argc, char **argv);
+
+/* ---- options ---- */
+
+enum option_kind {
+    OPTION_FLAG,  /* bool * */
+    OPTION_TEXT,  /* const char ** */
+    OPTION_COUNT, /* uint64_t *: a whole number */
+    OPTION_SIZE,  /* uint64_t *: a number of bytes, 2G or 500M (powers of 1000) */
+};
+
+struct option {
+    const char *name; /* without the dashes */
+    char letter;      /* or 0 */
+    enum option_kind kind;
+    void *to;
+    const char *value; /* what it takes, for the help: "FILE" */
+    const char *help;
+};
+
+/* Every subcommand has these. */
+struct common {
+    bool json, quiet, verbose;
+    uint64_t threads;
+};
+
+/* Fills options, `common` and the positional arguments (exactly n of them). Returns -1 to go on, or an exit code
+ * (--help printed: 0; wrong usage: 1, told on standard error). */
+int parse_options(const struct command *command, int argc, char **argv, const struct option *options, size_t n_options,
+                  struct common *common, const char **positional, size_t n_positional);
+
+/* "tamis: MESSAGE" on standard error; returns the exit code for the status. */
+int fail_with(tms_status status, const struct tms_error *err);
+/* "tamis COMMAND: MESSAGE (see …)"; returns 1. */
+int wrong_usage(const struct command *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- what people look at ---- */
+
+/* 1,234,567; rotating buffers. */
+const char *grouped(uint64_t n);
+/* "11.6 MB", powers of 1000; rotating buffers. */
+const char *human_bytes(uint64_t n);
+/* "(4096, 1)"; rotating buffers. */
+const char *shape_text(const struct tms_tensor_info *tensor);
+
+/* A table whose columns are as wide as their widest cell. */
+struct table {
+    size_t n_columns, n_cells, cap;
+    char **cells;           /* row after row; the first row is the heading */
+    bool right[16];         /* aligned to the right */
+    bool failed;
+};
+/* `alignment`: a letter for each column, 'l' or 'r'. */
+void table_begin(struct table *table, const char *alignment);
+void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Prints and frees. */
+void table_end(struct table *table, FILE *to);
+
+/* A bar with rate and time left on standard error, only if that is a terminal and not quiet. */
+struct progress_bar {
+    bool shown;
+    double start;
+    const char *what;
+};
+void progress_begin(struct progress_bar *bar, const struct common *common);
+void progress_show(void *bar, const struct tms_progress *progress);
+/* Clears the line. */
+void progress_end(struct progress_bar *bar);
+
+/* Warnings: "tamis: warning: …" on standard error. ctx: struct common. */
+void show_warning(void *common, const char *line);
+
+/* Most memory this process had, in bytes. */
+uint64_t peak_memory(void);
+/* Prints and frees one JSON document. */
+int print_json(json_t *document);
+
+#endif

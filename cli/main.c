@@ -1,0 +1,74 @@
+/* tamis: the table of subcommands and what is common to all of them. */
+#include "cli.h"
+
+#include <signal.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    {"inspect", "MODEL [--to TYPE]", "show every tensor, totals per type, parameters, size",
+     "tamis inspect models/pebble --to q4_k_m", run_inspect},
+    {"check", "MODEL", "find what is broken before hours of work", "tamis check models/pebble", run_check},
+    {"convert", "DIR -o OUT.gguf [--outtype TYPE]", "Hugging Face folder to GGUF, as llama.cpp reads it",
+     "tamis convert models/pebble -o pebble-bf16.gguf --outtype auto", run_convert},
+    {"quantize", "MODEL --to TYPE[,TYPE...] -o OUT", "write a model quantized, in one or many types from one read",
+     "tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out", run_quantize},
+    {"types", "", "list the types that can be written", "tamis types", run_types},
+};
+
+static void stop(int signal_number)
+{
+    (void)signal_number;
+    tms_cancel();
+}
+
+static void print_help(FILE *to)
+{
+    fputs("tamis makes large language models small, in every format that people run.\n\n"
+          "  tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out\n\n"
+          "usage: tamis COMMAND [options]; `tamis COMMAND --help` tells more\n\n", to);
+    struct table table;
+    table_begin(&table, "ll");
+    table_cell(&table, "  command");
+    table_cell(&table, "does");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        table_cell(&table, "  %s %s", commands[i].name, commands[i].arguments);
+        table_cell(&table, "%s", commands[i].summary);
+    }
+    table_end(&table, to);
+    fputs("\nMODEL is a Hugging Face folder, a .safetensors or .gguf file (first of a split), or a config.json.\n"
+          "Every command takes --json, --threads N, -q (quiet), -v (more), --help; `tamis --version` tells the version.\n"
+          "Exit codes: 0 done, 1 wrong usage, 2 invalid or unsupported input, 3 reading or writing failed,\n"
+          "4 a check did not hold, 130 interrupted.\n", to);
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {.sa_handler = stop};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        print_help(stderr);
+        return 1;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("tamis %s\n", tms_version());
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        if (strcmp(argv[1], commands[i].name) != 0) continue;
+        int code = commands[i].run(&commands[i], argc - 2, argv + 2);
+        if (fflush(stdout) != 0 && code == 0) {
+            fputs("tamis: standard output could not be written\n", stderr);
+            return 3;
+        }
+        return code;
+    }
+    fprintf(stderr, "tamis: '%s' is no command; `tamis --help` lists them\n", argv[1]);
+    return 1;
+}

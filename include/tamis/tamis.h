@@ -1,0 +1,192 @@
+/* tamis: quantize large language models, from any format to any format.
+ *
+ * The whole of the library's interface; the command line uses nothing else. A model is opened, looked at, and
+ * written in one or several target types. Nothing here prints or exits; every failure is a status and one line.
+ *
+ *     struct tms_error err;
+ *     struct tms_quantize_options options = {.types = (const char *const[]){"q4_k_m", "nf4:dq"}, .n_types = 2};
+ *     struct tms_result *results;
+ *     if (tms_quantize("Qwen2.5-7B", "out", &options, &results, &err) != TMS_OK) puts(err.message);
+ *     tms_results_free(results, 2);
+ */
+#ifndef TAMIS_TAMIS_H
+#define TAMIS_TAMIS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tamis/codec.h>
+#include <tamis/error.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "0.1.0" */
+const char *tms_version(void);
+
+/* Asks all running work of this process to stop soon with TMS_ECANCELLED, leaving nothing half written. Safe in a
+ * signal handler. */
+void tms_cancel(void);
+
+/* Processors this process may use. */
+unsigned tms_n_processors(void);
+
+/* ---- telling the caller -------------------------------------------------------------------------------------- */
+
+/* One line of a finding or a warning, without newline. */
+typedef void (*tms_line_fn)(void *ctx, const char *line);
+
+struct tms_progress {
+    const char *what;     /* "reading", "checking what was written", … */
+    uint64_t done, total; /* bytes of the source */
+};
+/* Called from the calling thread, at most about ten times a second, and once at the end of each phase. */
+typedef void (*tms_progress_fn)(void *ctx, const struct tms_progress *progress);
+
+/* ---- looking at a model -------------------------------------------------------------------------------------- */
+
+struct tms_model;
+
+/* path: a Hugging Face folder, a .safetensors or .gguf file (the first shard of a split), or a config.json. Reads
+ * headers only. */
+tms_status tms_model_open(struct tms_model **out, const char *path, struct tms_error *err);
+void tms_model_close(struct tms_model *model);
+
+struct tms_model_info {
+    const char *format;       /* "Hugging Face folder", "safetensors file", "GGUF", "config.json" */
+    const char *architecture; /* "Qwen2ForCausalLM", "qwen2"; "" if the model does not say */
+    const char *name;         /* general.name of a GGUF, else the last part of the path */
+    bool architecture_known;
+    bool has_data;            /* false for a lone config.json */
+    size_t n_tensors, n_files;
+    uint64_t n_parameters;    /* weights; scales and tables are not counted */
+    uint64_t tensor_bytes;    /* of all tensors */
+    uint64_t file_bytes;      /* of all files, headers included; 0 for a lone config.json */
+};
+/* Strings are borrowed from the model. */
+void tms_model_describe(const struct tms_model *model, struct tms_model_info *info);
+
+struct tms_tensor_info {
+    const char *name;
+    const char *type;    /* as its format calls it: "q4_k", "bf16", "u8" */
+    uint32_t n_dims;
+    uint64_t shape[8];   /* slowest dimension first, as torch has it */
+    uint64_t n_elems;    /* as stored: a byte that holds two codes counts once */
+    uint64_t bytes;
+    bool is_scale;       /* absmax, block scales, maps, …: belongs to the weights of another tensor */
+    bool fallback;       /* previews: its rows do not fit the type that the rule gave, another stands in */
+};
+/* i < n_tensors; by name, numbers in numeric order. */
+void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor_info *info);
+
+/* ---- target types -------------------------------------------------------------------------------------------- */
+
+struct tms_type_info {
+    const char *name;        /* as --to takes it, lower case */
+    const char *alias;       /* or NULL */
+    const char *container;   /* "GGUF", "Hugging Face folder" */
+    const char *explanation;
+};
+/* i = 0 … while it returns true. */
+bool tms_type_at(size_t i, struct tms_type_info *info);
+
+/* ---- what would be written ----------------------------------------------------------------------------------- */
+
+struct tms_preview;
+
+/* The tensors of `model` as `type` would store them; weights are not read. */
+tms_status tms_preview(struct tms_preview **out, const struct tms_model *model, const char *type,
+                       struct tms_error *err);
+void tms_preview_free(struct tms_preview *preview);
+
+struct tms_preview_info {
+    const char *type;          /* canonical: "Q4_K_M", "nf4:dq" */
+    const char *container;
+    size_t n_tensors;
+    uint64_t n_parameters;     /* weights that it stands for */
+    uint64_t tensor_bytes;     /* of all tensors, scales included */
+    uint64_t scale_bytes;      /* of those, in tensors of scales (GGUF blocks carry theirs inside) */
+    uint64_t file_bytes;       /* size on disk of the weight files, headers included; 0 if it cannot be known */
+    size_t n_fallbacks;
+};
+void tms_preview_describe(const struct tms_preview *preview, struct tms_preview_info *info);
+void tms_preview_tensor(const struct tms_preview *preview, size_t i, struct tms_tensor_info *info);
+
+/* ---- checking ------------------------------------------------------------------------------------------------ */
+
+struct tms_check_options {
+    unsigned n_threads; /* 0: all processors */
+    tms_line_fn finding; /* one line per problem, in a fixed order */
+    void *finding_ctx;
+    tms_progress_fn progress;
+    void *progress_ctx;
+};
+
+struct tms_check_result {
+    size_t n_findings;  /* problems */
+    size_t n_tensors;
+    size_t n_unread;    /* tensors of types that tamis cannot decode: their values were not looked at */
+    uint64_t bytes;     /* of tensors, read and looked at */
+};
+
+/* Reads the whole model. TMS_OK even if there are findings, TMS_EINPUT only if it cannot be opened at all. */
+tms_status tms_check(const char *path, const struct tms_check_options *options, struct tms_check_result *result,
+                     struct tms_error *err);
+
+/* ---- writing ------------------------------------------------------------------------------------------------- */
+
+struct tms_quantize_options {
+    const char *const *types;   /* target types; with tms_convert: one of f32 f16 bf16 q8_0 auto */
+    size_t n_types;
+    unsigned n_threads;         /* 0: all processors */
+    bool pure;                  /* GGUF: one type for all tensors */
+    bool allow_requantize;      /* GGUF sources: quantized tensors may change their type */
+    bool force;                 /* replace an output folder that exists */
+    bool dry_run;               /* plan everything, write nothing */
+    bool vocab_only;            /* GGUF: key-values and tokenizer, no tensors */
+    bool no_verify;             /* do not read the outputs back */
+    const char *model_name;     /* GGUF: general.name; NULL: from the folder's name */
+    const char *pre;            /* GGUF: name of the pre-tokenizer; NULL: recognised */
+    uint64_t split_max_bytes;   /* GGUF: bytes of tensors per file; 0: one file */
+    uint64_t split_max_tensors; /* GGUF: tensors per file; 0: no limit */
+    uint64_t max_shard_bytes;   /* Hugging Face folders: bytes per shard; 0: 50 GB, as transformers 5 */
+    tms_line_fn warning;
+    void *warning_ctx;
+    tms_progress_fn progress;
+    void *progress_ctx;
+};
+
+struct tms_result {
+    char *type;            /* canonical name */
+    char *path;            /* file or folder written (first file of a split) */
+    size_t n_files;        /* weight files */
+    uint64_t file_bytes;   /* of the weight files */
+    uint64_t tensor_bytes;
+    uint64_t n_parameters;
+    size_t n_tensors;
+    size_t n_quantized, n_kept, n_fallbacks; /* tensors */
+    double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights */
+    double rms_weight;     /* sqrt(mean source^2) */
+    double thread_seconds; /* encoding, comparing, writing, summed over threads */
+    bool verified;         /* read back: headers parse, every byte is the one encoded */
+};
+
+/* Writes `model` in every one of the types from one read. One type: `out` is the file (GGUF) or folder to write.
+ * Several: `out` is a folder that gets NAME-TYPE.gguf files and NAME-TYPE folders. *results gets n_types entries
+ * (tms_results_free); *seconds and *source_bytes, if not NULL, the wall time and the bytes read. */
+tms_status tms_quantize(const char *model, const char *out, const struct tms_quantize_options *options,
+                        struct tms_result **results, double *seconds, uint64_t *source_bytes, struct tms_error *err);
+
+/* Hugging Face folder to GGUF as llama.cpp's converter writes it: its order of tensors and keys, and one of the
+ * types f32 f16 bf16 q8_0 auto for all matrices. */
+tms_status tms_convert(const char *model, const char *out, const struct tms_quantize_options *options,
+                       struct tms_result **results, double *seconds, uint64_t *source_bytes, struct tms_error *err);
+
+void tms_results_free(struct tms_result *results, size_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

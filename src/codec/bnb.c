@@ -1,0 +1,223 @@
+/* See bnb.h.
+ *
+ * A 4-bit code is the rank of s = x / absmax among the 15 midpoints of the sorted map: the number of midpoints strictly
+ * below s. Full blocks multiply by the reciprocal of max(absmax, 1e-38), the last partial block divides, and stores that
+ * maximum as its absmax: so does the library. The 8-bit quantizer of the absmax values does the same with 255. */
+#include "codec/bnb.h"
+
+
+#include "base/cpu.h"
+#include "base/numbers.h"
+
+static const float least_absmax = 1e-38f;
+
+/* Midpoints of neighbours in the sorted maps, in f32. */
+static const float nf4_midpoints[15] = {
+    -0.8480964f, -0.6106329f, -0.45999527f, -0.33967942f, -0.2346074f, -0.13791174f, -0.045525018f, 0.03979015f,
+    0.12025525f, 0.20352125f, 0.29201376f,  0.38931254f,  0.50166345f, 0.6427869f,   0.86147845f,
+};
+/* The 0 in the middle lies between the codes 0 and 8, both zeros: the smallest positive values become code 8. */
+static const float fp4_midpoints[15] = {
+    -0.8333334f,   -0.5833334f, -0.4166667f, -0.2916667f, -0.20833334f, -0.0859375f, -0.0026041667f, 0.0f,
+    0.0026041667f, 0.0859375f,  0.20833334f, 0.2916667f,  0.4166667f,   0.5833334f,  0.8333334f,
+};
+static const uint8_t fp4_code_of_rank[16] = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
+
+const float *tms_bnb_map(enum tms_bnb_kind kind)
+{
+    return kind == TMS_BNB_NF4 ? tms_bnb_nf4_map : tms_bnb_fp4_map;
+}
+
+_Bool tms_bnb_block_size_ok(uint64_t block_size)
+{
+    return block_size >= 32 && block_size <= 4096 && (block_size & (block_size - 1)) == 0;
+}
+
+/* Of bits, whose order is that of magnitudes: an integer reduction may be vectorized. */
+TMS_INLINE float largest_magnitude(const float *restrict x, size_t n)
+{
+    uint32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = tms_f32_bits(x[i]) & 0x7fffffff;
+        largest = u > largest ? u : largest;
+    }
+    return tms_f32_from_bits(largest);
+}
+
+/* ---- four bits ---- */
+
+enum { CHUNK = 32 }; /* divides every block size */
+
+TMS_INLINE void rank(const float *restrict midpoints, const float *restrict s, uint8_t *restrict ranks)
+{
+    for (int i = 0; i < CHUNK; i++) {
+        int below = 0;
+#pragma GCC unroll 15
+        for (int k = 0; k < 15; k++) below += s[i] > midpoints[k];
+        ranks[i] = (uint8_t)below;
+    }
+}
+
+TMS_INLINE void encode_blocks(const float *restrict midpoints, const uint8_t *restrict code_of_rank, size_t block_size,
+                              const float *restrict x, size_t n, uint8_t *restrict packed, float *restrict absmax)
+{
+    for (size_t begin = 0, b = 0; begin < n; begin += block_size, b++) {
+        size_t count = n - begin < block_size ? n - begin : block_size;
+        float largest = largest_magnitude(x + begin, count);
+        float divisor = largest > least_absmax ? largest : least_absmax;
+        absmax[b] = count < block_size ? divisor : largest;
+        float inverse = 1.0f / divisor;
+        for (size_t at = 0; at < count; at += CHUNK) {
+            size_t here = count - at < CHUNK ? count - at : CHUNK;
+            float s[CHUNK] = {0};
+            uint8_t codes[CHUNK];
+            const float *restrict from = x + begin + at;
+            if (here == CHUNK && count == block_size)
+                for (int i = 0; i < CHUNK; i++) s[i] = from[i] * inverse;
+            else if (count == block_size)
+                for (size_t i = 0; i < here; i++) s[i] = from[i] * inverse;
+            else
+                for (size_t i = 0; i < here; i++) s[i] = from[i] / divisor;
+            rank(midpoints, s, codes);
+            if (code_of_rank)
+                for (int i = 0; i < CHUNK; i++) codes[i] = code_of_rank[codes[i]];
+            uint8_t *restrict to = packed + (begin + at) / 2;
+            if (here == CHUNK)
+                for (int i = 0; i < CHUNK / 2; i++) to[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
+            else /* an odd last value is paired with the code of 0 */
+                for (size_t i = 0; i < (here + 1) / 2; i++) to[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
+        }
+    }
+}
+
+TMS_INLINE void encode4_body(enum tms_bnb_kind kind, uint32_t block_size, const float *x, size_t n, uint8_t *packed,
+                             float *absmax)
+{
+    if (kind == TMS_BNB_NF4)
+        encode_blocks(nf4_midpoints, NULL, block_size, x, n, packed, absmax);
+    else
+        encode_blocks(fp4_midpoints, fp4_code_of_rank, block_size, x, n, packed, absmax);
+}
+#define PARAMETERS                                                                                                    \
+    (enum tms_bnb_kind kind, uint32_t block_size, const float *x, size_t n, uint8_t *packed, float *absmax)
+TMS_BY_CPU(static, encode4, PARAMETERS, (kind, block_size, x, n, packed, absmax))
+
+void tms_bnb_encode4(enum tms_bnb_kind kind, uint32_t block_size, const float *x, size_t n, uint8_t *packed,
+                     float *absmax)
+{
+    encode4(kind, block_size, x, n, packed, absmax);
+}
+
+void tms_bnb_decode4(const float *map, uint32_t block_size, const uint8_t *packed, const float *absmax, float *x,
+                     size_t n)
+{
+    for (size_t begin = 0, b = 0; begin < n; begin += block_size, b++) {
+        size_t end = n - begin < block_size ? n : begin + block_size;
+        for (size_t i = begin; i + 1 < end; i += 2) {
+            x[i] = map[packed[i / 2] >> 4] * absmax[b];
+            x[i + 1] = map[packed[i / 2] & 15] * absmax[b];
+        }
+        if ((end - begin) % 2) x[end - 1] = map[packed[(end - 1) / 2] >> 4] * absmax[b];
+    }
+}
+
+/* ---- eight bits ---- */
+
+/* The number of midpoints of the dynamic map strictly below s. */
+static uint8_t dynamic_rank(float s)
+{
+    unsigned low = 0, high = 255;
+    while (low < high) {
+        unsigned middle = (low + high) / 2;
+        float midpoint = (tms_bnb_dynamic_map[middle] + tms_bnb_dynamic_map[middle + 1]) / 2;
+        if (midpoint < s)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (uint8_t)low;
+}
+
+void tms_bnb_encode_dynamic8(const float *y, size_t n, uint8_t *codes, float *absmax)
+{
+    for (size_t begin = 0, b = 0; begin < n; begin += TMS_BNB_NESTED_BLOCK, b++) {
+        bool full = n - begin >= TMS_BNB_NESTED_BLOCK;
+        size_t count = full ? TMS_BNB_NESTED_BLOCK : n - begin;
+        float largest = largest_magnitude(y + begin, count);
+        float divisor = largest > least_absmax ? largest : least_absmax;
+        absmax[b] = full ? largest : divisor;
+        float inverse = 1.0f / divisor;
+        for (size_t i = begin; i < begin + count; i++)
+            codes[i] = dynamic_rank(full ? y[i] * inverse : y[i] / divisor);
+    }
+}
+
+void tms_bnb_encode_absmax(const float *absmax, size_t n, uint8_t *codes, float *nested_absmax, float *offset)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += absmax[i];
+    float mean = n ? (float)(sum / (double)n) : 0;
+    float y[TMS_BNB_NESTED_BLOCK];
+    for (size_t begin = 0; begin < n; begin += TMS_BNB_NESTED_BLOCK) {
+        size_t count = n - begin < TMS_BNB_NESTED_BLOCK ? n - begin : TMS_BNB_NESTED_BLOCK;
+        for (size_t i = 0; i < count; i++) y[i] = absmax[begin + i] - mean;
+        tms_bnb_encode_dynamic8(y, count, codes + begin, nested_absmax + begin / TMS_BNB_NESTED_BLOCK);
+    }
+    *offset = mean;
+}
+
+void tms_bnb_decode_absmax(const float *map, uint32_t nested_block, const uint8_t *codes, const float *nested_absmax,
+                           float offset, float *absmax, size_t n)
+{
+    for (size_t i = 0; i < n; i++) absmax[i] = map[codes[i]] * nested_absmax[i / nested_block] + offset;
+}
+
+/* ---- LLM.int8 ---- */
+
+TMS_INLINE void encode_int8_body(const float *restrict x, size_t n, int8_t *restrict codes, float *restrict scb,
+                                 size_t *restrict bad)
+{
+    enum { SOME = 256 };
+    uint16_t h[SOME];
+    float y[SOME];
+    float largest = 0;
+    *bad = n;
+    for (size_t begin = 0; begin < n; begin += SOME) {
+        size_t count = n - begin < SOME ? n - begin : SOME;
+        tms_f32_to_f16_n(x + begin, h, count);
+        tms_f16_to_f32_n(h, y, count);
+        float magnitude = largest_magnitude(y, count);
+        largest = magnitude > largest ? magnitude : largest;
+        size_t first = tms_first_nonfinite(y, count);
+        if (first < count) {
+            *bad = begin + first;
+            return;
+        }
+    }
+    *scb = largest;
+    float factor = largest > 0 ? 127.0f * (1.0f / largest) : 0.0f;
+    for (size_t begin = 0; begin < n; begin += SOME) {
+        size_t count = n - begin < SOME ? n - begin : SOME;
+        tms_f32_to_f16_n(x + begin, h, count);
+        tms_f16_to_f32_n(h, y, count);
+        /* |y * factor| <= 127.01: adding 1.5 * 2^23 rounds half to even. */
+        for (size_t i = 0; i < count; i++) {
+            uint32_t u = tms_f32_bits(y[i] * factor + 12582912.0f);
+            codes[begin + i] = (int8_t)((int32_t)(u & 0x007fffff) - 0x00400000);
+        }
+    }
+}
+TMS_BY_CPU(static, encode_int8, (const float *x, size_t n, int8_t *codes, float *scb, size_t *bad),
+           (x, n, codes, scb, bad))
+
+size_t tms_bnb_encode_int8(const float *x, size_t n, int8_t *codes, float *scb)
+{
+    size_t bad;
+    encode_int8(x, n, codes, scb, &bad);
+    return bad;
+}
+
+void tms_bnb_decode_int8(const int8_t *codes, float scb, float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = (float)codes[i] * scb * 7.874015718698502e-3f; /* f32 of 1/127 */
+}

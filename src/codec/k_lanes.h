@@ -1,0 +1,13 @@
+/* The searches of k_search.h with one block per SIMD lane. Each does as many of the first blocks as fill whole vectors
+ * and returns how many; the caller does the rest one by one. */
+#ifndef TMS_CODEC_K_LANES_H
+#define TMS_CODEC_K_LANES_H
+
+#include "codec/k_search.h"
+
+size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, size_t n_blocks, float *scales,
+                          float *mins, uint8_t *codes);
+size_t tms_k_symmetric_lanes(float half, const float *x, size_t n_blocks, float *scales, uint8_t *codes);
+size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *scales, uint8_t *codes);
+
+#endif

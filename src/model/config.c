@@ -1,0 +1,222 @@
+/* See config.h. */
+#include "model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#define MAX_DIM (1u << 28) /* no layer is wider; keeps every product of two of them within 64 bits */
+
+static const struct {
+    enum tms_type type;
+    const char *name;
+} dtypes[] = {
+    {TMS_F32, "float32"},   {TMS_F16, "float16"},       {TMS_BF16, "bfloat16"},      {TMS_F64, "float64"},
+    {TMS_U8, "uint8"},      {TMS_I8, "int8"},           {TMS_I16, "int16"},          {TMS_I32, "int32"},
+    {TMS_I64, "int64"},     {TMS_BOOL, "bool"},         {TMS_F8_E4M3, "float8_e4m3fn"}, {TMS_F8_E5M2, "float8_e5m2"},
+};
+
+const char *tms_torch_dtype_name(enum tms_type type)
+{
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (dtypes[i].type == type) return dtypes[i].name;
+    return NULL;
+}
+
+/* One place of the file; a failed read leaves its status here and all later reads do nothing. */
+struct reader {
+    const char *path;
+    struct tms_error *err;
+    tms_status status;
+};
+
+static void fail(struct reader *r, const char *key, const char *problem)
+{
+    if (r->status == TMS_OK) r->status = tms_fail(r->err, TMS_EINPUT, "%s: \"%s\" %s", r->path, key, problem);
+}
+
+static bool present(const json_t *object, const char *key)
+{
+    const json_t *v = json_object_get(object, key);
+    return v && !json_is_null(v);
+}
+
+static void read_count(struct reader *r, const json_t *object, const char *key, uint64_t max, uint64_t *out)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v)) return;
+    if (!json_is_integer(v)) {
+        fail(r, key, "is not a whole number");
+        return;
+    }
+    json_int_t n = json_integer_value(v);
+    if (n < 1 || (uint64_t)n > max) {
+        char problem[96];
+        snprintf(problem, sizeof problem, "is %lld, expected 1 to %llu", (long long)n, (unsigned long long)max);
+        fail(r, key, problem);
+        return;
+    }
+    *out = (uint64_t)n;
+}
+
+static void read_number(struct reader *r, const json_t *object, const char *key, double *out)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v)) return;
+    if (!json_is_number(v) || !isfinite(json_number_value(v)))
+        fail(r, key, "is not a number");
+    else
+        *out = json_number_value(v);
+}
+
+static void read_bool(struct reader *r, const json_t *object, const char *key, bool *out)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v)) return;
+    if (!json_is_boolean(v))
+        fail(r, key, "is neither true nor false");
+    else
+        *out = json_is_true(v);
+}
+
+static void read_text(struct reader *r, const json_t *object, const char *key, char *out, size_t size)
+{
+    const json_t *v = json_object_get(object, key);
+    if (!v || json_is_null(v)) return;
+    if (!json_is_string(v) || json_string_length(v) >= size || strlen(json_string_value(v)) != json_string_length(v))
+        fail(r, key, "is not a short text");
+    else
+        snprintf(out, size, "%s", json_string_value(v));
+}
+
+static void read_rope(struct reader *r, const json_t *config, struct tms_rope *rope)
+{
+    static const struct {
+        const char *name;
+        enum tms_rope_kind kind;
+    } kinds[] = {
+        {"default", TMS_ROPE_DEFAULT}, {"linear", TMS_ROPE_LINEAR}, {"dynamic", TMS_ROPE_DYNAMIC},
+        {"yarn", TMS_ROPE_YARN},       {"llama3", TMS_ROPE_LLAMA3},
+    };
+    rope->theta = 10000.0; /* transformers' default of all architectures here */
+    read_number(r, config, "rope_theta", &rope->theta);
+    const json_t *scaling = NULL;
+    const char *const places[] = {"rope_scaling", "rope_parameters"};
+    for (size_t i = 0; i < 2; i++) {
+        if (!present(config, places[i])) continue;
+        scaling = json_object_get(config, places[i]);
+        if (!json_is_object(scaling)) {
+            fail(r, places[i], "is not an object");
+            return;
+        }
+    }
+    if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
+    if (!scaling) return;
+    read_number(r, scaling, "rope_theta", &rope->theta);
+    if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
+    read_text(r, scaling, "type", rope->name, sizeof rope->name);
+    read_text(r, scaling, "rope_type", rope->name, sizeof rope->name);
+    rope->kind = rope->name[0] ? TMS_ROPE_OTHER : TMS_ROPE_DEFAULT;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcasecmp(rope->name, kinds[i].name) == 0) rope->kind = kinds[i].kind;
+    read_number(r, scaling, "factor", &rope->factor);
+    read_number(r, scaling, "low_freq_factor", &rope->low_freq_factor);
+    read_number(r, scaling, "high_freq_factor", &rope->high_freq_factor);
+    read_number(r, scaling, "attention_factor", &rope->attention_factor);
+    read_number(r, scaling, "beta_fast", &rope->beta_fast);
+    read_number(r, scaling, "beta_slow", &rope->beta_slow);
+    read_number(r, scaling, "extrapolation_factor", &rope->ext_factor);
+    read_count(r, scaling, "original_max_position_embeddings", MAX_DIM, &rope->original_context);
+    if (rope->factor < 0) fail(r, "factor", "of the rope scaling is negative");
+    bool scaled = rope->kind == TMS_ROPE_LINEAR || rope->kind == TMS_ROPE_YARN || rope->kind == TMS_ROPE_LLAMA3;
+    if (scaled && rope->factor <= 0 && r->status == TMS_OK) fail(r, "factor", "of the rope scaling is missing");
+}
+
+static void read_dtype(struct reader *r, const json_t *config, enum tms_type *out)
+{
+    char name[32] = "";
+    read_text(r, config, "torch_dtype", name, sizeof name);
+    read_text(r, config, "dtype", name, sizeof name);
+    const char *bare = strncmp(name, "torch.", 6) == 0 ? name + 6 : name;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(bare, dtypes[i].name) == 0) *out = dtypes[i].type;
+}
+
+static void read_quantization(struct reader *r, const json_t *config, struct tms_config *c)
+{
+    if (!present(config, "quantization_config")) return;
+    const json_t *q = json_object_get(config, "quantization_config");
+    if (!json_is_object(q)) {
+        fail(r, "quantization_config", "is not an object");
+        return;
+    }
+    snprintf(c->quant_method, sizeof c->quant_method, "unnamed");
+    read_text(r, q, "quant_method", c->quant_method, sizeof c->quant_method);
+    const json_t *block = json_object_get(q, "weight_block_size");
+    if (!block || json_is_null(block)) return;
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *v = json_array_get(block, i);
+        if (json_array_size(block) != 2 || !json_is_integer(v) || json_integer_value(v) < 1 ||
+            json_integer_value(v) > MAX_DIM) {
+            fail(r, "weight_block_size", "is not a pair of positive numbers");
+            return;
+        }
+        c->fp8_block[i] = (uint64_t)json_integer_value(v);
+    }
+}
+
+tms_status tms_config_read(struct tms_config *out, const json_t *json, const char *path, struct tms_error *err)
+{
+    struct tms_config c = {.dtype = TMS_TYPE_NONE};
+    struct reader r = {.path = path, .err = err};
+    if (!json_is_object(json)) return tms_fail(err, TMS_EINPUT, "%s: is not a JSON object", path);
+
+    const json_t *classes = json_object_get(json, "architectures");
+    if (classes && !json_is_null(classes)) {
+        const json_t *first = json_array_get(classes, 0);
+        if (!json_is_array(classes) || (json_array_size(classes) && !json_is_string(first)))
+            fail(&r, "architectures", "is not a list of names");
+        else if (json_array_size(classes))
+            snprintf(c.class_name, sizeof c.class_name, "%s", json_string_value(first));
+    }
+    read_text(&r, json, "model_type", c.model_type, sizeof c.model_type);
+    if (r.status == TMS_OK && !c.model_type[0] && !c.class_name[0])
+        return tms_fail(err, TMS_EINPUT, "%s: has neither \"model_type\" nor \"architectures\"", path);
+    read_dtype(&r, json, &c.dtype);
+    read_quantization(&r, json, &c);
+
+    const json_t *text = present(json, "text_config") ? json_object_get(json, "text_config") : json;
+    if (!json_is_object(text)) fail(&r, "text_config", "is not an object");
+    read_count(&r, text, "num_hidden_layers", 1 << 13, &c.n_layers);
+    read_count(&r, text, "hidden_size", MAX_DIM, &c.hidden);
+    read_count(&r, text, "intermediate_size", MAX_DIM, &c.ffn);
+    read_count(&r, text, "num_attention_heads", 1 << 16, &c.n_heads);
+    c.n_kv_heads = c.n_heads;
+    read_count(&r, text, "num_key_value_heads", 1 << 16, &c.n_kv_heads);
+    read_count(&r, text, "head_dim", 1 << 16, &c.head_dim);
+    read_count(&r, text, "vocab_size", MAX_DIM, &c.vocab);
+    read_count(&r, text, "max_position_embeddings", 1u << 30, &c.context);
+    c.has_head_dim = c.head_dim != 0;
+    c.rms_eps = 1e-6;
+    read_number(&r, text, "rms_norm_eps", &c.rms_eps);
+    read_bool(&r, json, "tie_word_embeddings", &c.tied);
+    read_bool(&r, text, "tie_word_embeddings", &c.tied);
+    read_bool(&r, text, "attention_bias", &c.attention_bias);
+    read_bool(&r, text, "mlp_bias", &c.mlp_bias);
+    read_rope(&r, text, &c.rope);
+    if (r.status != TMS_OK) return r.status;
+
+    if (c.n_heads && c.n_kv_heads && c.n_heads % c.n_kv_heads != 0)
+        return tms_fail(err, TMS_EINPUT, "%s: num_attention_heads %llu is no multiple of num_key_value_heads %llu", path,
+                        (unsigned long long)c.n_heads, (unsigned long long)c.n_kv_heads);
+    if (!c.head_dim && c.hidden && c.n_heads) {
+        if (c.hidden % c.n_heads != 0)
+            return tms_fail(err, TMS_EINPUT, "%s: hidden_size %llu is no multiple of num_attention_heads %llu", path,
+                            (unsigned long long)c.hidden, (unsigned long long)c.n_heads);
+        c.head_dim = c.hidden / c.n_heads;
+    }
+    c.has_shape = c.n_layers && c.hidden && c.ffn && c.n_heads && c.n_kv_heads && c.head_dim && c.vocab && c.context;
+    *out = c;
+    return TMS_OK;
+}

@@ -1,0 +1,28 @@
+/* GGUF key-values of a model that comes from a Hugging Face folder (the tokenizer's are in tokenizer.h). */
+#ifndef TMS_MODEL_METADATA_H
+#define TMS_MODEL_METADATA_H
+
+#include "file/kvs.h"
+#include "model/source.h"
+
+struct tms_metadata_options {
+    const char *name;     /* general.name; NULL: the folder's name, words capitalized */
+    int file_type;        /* general.file_type */
+    uint64_t n_parameters; /* for general.size_label */
+    tms_report_fn warn;   /* may be NULL */
+    void *warn_ctx;
+};
+
+/* Appends general.*, the architecture's numbers and general.quantization_version, in the order of llama.cpp's
+ * converter. The source has a config and a known architecture. */
+tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *source,
+                              const struct tms_metadata_options *options, struct tms_error *err);
+
+/* "7.6B", "456K": at least two digits. */
+void tms_size_label(char out[32], uint64_t n_parameters);
+
+/* Llama 3's rope scaling is stored as a tensor "rope_freqs.weight" of head_dim/2 divisors of the frequencies.
+ * False if the model has no such scaling; out: [head_dim / 2]. */
+bool tms_rope_freqs(const struct tms_config *config, float *out);
+
+#endif

@@ -1,0 +1,28 @@
+/* Tokenizers of Hugging Face folders, as the key-values that a GGUF file carries. */
+#ifndef TMS_MODEL_TOKENIZER_H
+#define TMS_MODEL_TOKENIZER_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "file/kvs.h"
+
+struct tms_tokenizer_options {
+    uint64_t vocab_size;   /* of the embeddings; shorter vocabularies are padded with "[PADn]" up to it; 0: as it is */
+    const char *pre;       /* overrides the pre-tokenizer's name (BPE); may be NULL */
+    const json_t *config;  /* config.json, for special token ids; may be NULL */
+    const char *arch;      /* GGUF architecture: "llama" also writes add_space_prefix for BPE vocabularies */
+    void (*warn)(void *ctx, const char *line); /* may be NULL */
+    void *warn_ctx;
+};
+
+/* Appends tokenizer.ggml.* and tokenizer.chat_template in the order of llama.cpp's converter. TMS_EINPUT if the
+ * folder has no tokenizer that tamis can read, with a message that names the file and what is wrong. */
+tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const struct tms_tokenizer_options *options,
+                                struct tms_error *err);
+
+/* The name that llama.cpp uses for a pre-tokenizer, recognised from tokenizer.json's own regular expressions;
+ * NULL if it is none of the known ones. `tokenizer` is the whole of tokenizer.json. */
+const char *tms_pretokenizer_name(const json_t *tokenizer);
+
+#endif

@@ -1,0 +1,51 @@
+/* See filetype.h. */
+#include "plan/filetype.h"
+
+#include <stdlib.h>
+#include <strings.h>
+
+static const struct tms_file_type table[] = {
+    {TMS_FTYPE_F32, "F32", NULL, TMS_F32, false, "32 bits, as the weights were trained or better"},
+    {TMS_FTYPE_F16, "F16", NULL, TMS_F16, false, "16 bits; large values overflow at 65504"},
+    {TMS_FTYPE_BF16, "BF16", NULL, TMS_BF16, false, "16 bits with the range of F32; lossless for most models"},
+    {TMS_FTYPE_Q8_0, "Q8_0", NULL, TMS_Q8_0, false, "8.5 bits; hardly to be told from the original"},
+    {TMS_FTYPE_Q6_K, "Q6_K", NULL, TMS_Q6_K, false, "6.6 bits; very close to the original"},
+    {TMS_FTYPE_Q5_K_M, "Q5_K_M", "Q5_K", TMS_Q5_K, false, "about 5.7 bits; some tensors in Q6_K"},
+    {TMS_FTYPE_Q5_K_S, "Q5_K_S", NULL, TMS_Q5_K, false, "about 5.5 bits"},
+    {TMS_FTYPE_Q4_K_M, "Q4_K_M", "Q4_K", TMS_Q4_K, false, "about 4.8 bits; the usual choice"},
+    {TMS_FTYPE_Q4_K_S, "Q4_K_S", NULL, TMS_Q4_K, false, "about 4.6 bits"},
+    {TMS_FTYPE_Q3_K_L, "Q3_K_L", NULL, TMS_Q3_K, false, "about 4.3 bits"},
+    {TMS_FTYPE_Q3_K_M, "Q3_K_M", "Q3_K", TMS_Q3_K, false, "about 3.9 bits"},
+    {TMS_FTYPE_Q3_K_S, "Q3_K_S", NULL, TMS_Q3_K, false, "about 3.5 bits"},
+    {TMS_FTYPE_Q2_K, "Q2_K", NULL, TMS_Q2_K, false, "about 3 bits; visible loss"},
+    {TMS_FTYPE_Q2_K_S, "Q2_K_S", NULL, TMS_Q2_K, true, "about 2.8 bits; needs importance weights"},
+    {TMS_FTYPE_Q5_1, "Q5_1", NULL, TMS_Q5_1, false, "6 bits, older format"},
+    {TMS_FTYPE_Q5_0, "Q5_0", NULL, TMS_Q5_0, false, "5.5 bits, older format"},
+    {TMS_FTYPE_Q4_1, "Q4_1", NULL, TMS_Q4_1, false, "5 bits, older format"},
+    {TMS_FTYPE_Q4_0, "Q4_0", NULL, TMS_Q4_0, false, "4.5 bits, older format; fast on every machine"},
+    {TMS_FTYPE_COPY, "COPY", NULL, TMS_TYPE_NONE, false, "every tensor as it is, only the container changes"},
+};
+
+const struct tms_file_type *tms_file_type_at(size_t i)
+{
+    return i < sizeof table / sizeof *table ? &table[i] : NULL;
+}
+
+const struct tms_file_type *tms_file_type_by_id(int id)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if ((int)table[i].id == id) return &table[i];
+    return NULL;
+}
+
+const struct tms_file_type *tms_file_type(const char *name)
+{
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        if (strcasecmp(name, table[i].name) == 0) return &table[i];
+        if (table[i].alias && strcasecmp(name, table[i].alias) == 0) return &table[i];
+    }
+    char *end;
+    long id = strtol(name, &end, 10);
+    if (end == name || *end || id < 0 || id > 1024) return NULL;
+    return tms_file_type_by_id((int)id);
+}

@@ -1,0 +1,38 @@
+/* Which type each tensor of a GGUF file gets: llama-quantize's rules, as of llama.cpp 0c1e57098 (August 2026),
+ * described in src/llama-quant.cpp there; equal results are tested against that program's. */
+#ifndef TMS_PLAN_MIXTURE_H
+#define TMS_PLAN_MIXTURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plan/filetype.h"
+
+/* What the rules ask about the model. */
+struct tms_mixture_model {
+    const char *arch; /* general.architecture */
+    uint64_t n_layers, n_heads, n_kv_heads, n_experts;
+};
+
+struct tms_mixture_tensor {
+    const char *name; /* GGUF name */
+    uint32_t n_dims;
+    uint64_t n_cols;      /* ne[0], the row length */
+    enum tms_type source; /* the type it has */
+    enum tms_type type;   /* set: the type that it gets */
+    bool fallback;        /* set: its rows do not fit the type that the rule gave */
+};
+
+/* True for tensors that llama-quantize quantizes at all: two or more dimensions, a weight, no norm, no router. */
+bool tms_mixture_quantizes(const char *name, uint32_t n_dims);
+
+/* Order in which llama-quantize treats and writes tensors: by layer number (-1 if none), then by name. */
+int tms_mixture_compare_names(const char *a, const char *b);
+
+/* Sets type and fallback of every tensor, whatever order they are in. `pure`: the file type's own type everywhere.
+ * False if memory is short. */
+bool tms_mixture_assign(const struct tms_file_type *ftype, const struct tms_mixture_model *model, bool has_weights,
+                        bool pure, struct tms_mixture_tensor *tensors, size_t n);
+
+#endif

@@ -1,0 +1,405 @@
+/* Targets in GGUF: which tensors, of which types, in which order and file, with which key-values. */
+#include "target/target.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/metadata.h"
+#include "model/tokenizer.h"
+#include "plan/mixture.h"
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
+}
+
+/* ---- names: every source tensor gets its GGUF name ---- */
+
+struct planned {
+    size_t source; /* index, or SIZE_MAX for a tensor that tamis makes itself */
+    const char *name;
+    uint64_t permute_heads;
+    const float *contents;
+    uint32_t n_dims;
+    uint64_t shape[TMS_ST_MAX_DIMS];
+    enum tms_type type;
+    bool fallback;
+};
+
+struct plan {
+    struct tms_target *t;
+    const struct tms_target_options *options;
+    struct tms_error *err;
+    struct planned *tensors;
+    size_t n;
+};
+
+static tms_status plan_rope_freqs(struct plan *p)
+{
+    const struct tms_config *config = &p->t->source->config;
+    if (config->rope.kind != TMS_ROPE_LLAMA3) return TMS_OK;
+    float *freqs = tms_arena_alloc(&p->t->arena, config->head_dim / 2 * sizeof(float));
+    if (!freqs) return tms_fail_memory(p->err, config->head_dim * 2);
+    tms_rope_freqs(config, freqs);
+    p->tensors[p->n++] = (struct planned){.source = SIZE_MAX, .name = "rope_freqs.weight", .contents = freqs,
+                                          .n_dims = 1, .shape = {config->head_dim / 2}, .type = TMS_F32};
+    return TMS_OK;
+}
+
+static tms_status plan_hf_tensor(struct plan *p, size_t index)
+{
+    const struct tms_source *s = p->t->source;
+    const struct tms_tensor *tensor = &s->tensors[index];
+    const char *file = s->n_files ? s->files[tensor->file]->path : s->path;
+    int layer;
+    char name[128];
+    uint64_t want[2];
+    if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
+    const struct tms_arch_tensor *row = tms_arch_explain(tensor->name, &layer);
+    if (!row || layer >= (int)s->config.n_layers)
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in a GGUF file",
+                        file, tensor->name, s->arch->class_name);
+    if (row->when == TMS_UNTIED && s->config.tied) return TMS_OK; /* a second copy of the embedding */
+    uint32_t n_dims = tms_arch_shape(&s->config, row, want);
+    if (tensor->n_dims != n_dims || tensor->shape[0] != want[0] || (n_dims == 2 && tensor->shape[1] != want[1]))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as config.json says", file,
+                        tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
+                        (unsigned long long)(n_dims == 2 ? want[1] : 0));
+    if (!tms_source_decodes(tensor))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file, tensor->name,
+                        tms_codec(tensor->type)->name);
+    tms_arch_name(name, sizeof name, row->gguf, layer);
+    struct planned *to = &p->tensors[p->n++];
+    *to = (struct planned){.source = index, .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
+                           .n_dims = tensor->n_dims};
+    if (!to->name) return tms_fail_memory(p->err, sizeof name);
+    memcpy(to->shape, tensor->shape, sizeof to->shape);
+    if (s->arch->permutes && row->transform != TMS_AS_IS)
+        to->permute_heads = row->transform == TMS_PERMUTE_Q ? s->config.n_heads : s->config.n_kv_heads;
+    return TMS_OK;
+}
+
+/* Every tensor that the architecture has must be there. */
+static tms_status require_all(const struct plan *p)
+{
+    const struct tms_source *s = p->t->source;
+    const struct tms_arch_tensor *row;
+    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
+        if (!tms_arch_has(s->arch, &s->config, row)) continue;
+        int n = tms_arch_per_layer(row) ? (int)s->config.n_layers : 1;
+        for (int layer = 0; layer < n; layer++) {
+            char name[128];
+            tms_arch_name(name, sizeof name, row->hf, layer);
+            if (!tms_source_find(s, name))
+                return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
+        }
+    }
+    return TMS_OK;
+}
+
+static tms_status plan_hf(struct plan *p)
+{
+    const struct tms_source *s = p->t->source;
+    if (!s->has_config)
+        return tms_fail(p->err, TMS_EINPUT, "%s: a GGUF file needs the whole folder (config.json, tokenizer), not one shard",
+                        s->path);
+    if (!s->arch)
+        return tms_fail(p->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s", s->path,
+                        tms_source_arch_name(s), tms_arch_known());
+    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
+        return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
+                        s->config.quant_method);
+    if (!s->config.has_shape)
+        return tms_fail(p->err, TMS_EINPUT, "%s/config.json: lacks numbers that give the shape of a decoder", s->path);
+    tms_status status = require_all(p);
+    if (status == TMS_OK) status = plan_rope_freqs(p);
+    for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++) status = plan_hf_tensor(p, i);
+    return status;
+}
+
+static tms_status plan_gguf_source(struct plan *p)
+{
+    const struct tms_source *s = p->t->source;
+    if (p->options->converter)
+        return tms_fail(p->err, TMS_EUSAGE, "%s: is a GGUF file already; `tamis quantize` changes its types", s->path);
+    for (size_t i = 0; i < s->n_tensors; i++) {
+        struct planned *to = &p->tensors[p->n++];
+        *to = (struct planned){.source = i, .name = s->tensors[i].name, .n_dims = s->tensors[i].n_dims,
+                               .type = s->tensors[i].type};
+        memcpy(to->shape, s->tensors[i].shape, sizeof to->shape);
+    }
+    return TMS_OK;
+}
+
+/* ---- types ---- */
+
+/* The converter's rule: vectors and norms F32, matrices as asked, F16 where their rows do not fit. */
+static void assign_converter_types(struct plan *p, enum tms_type type)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        struct planned *to = &p->tensors[i];
+        bool matrix = to->n_dims >= 2 && ends_with(to->name, ".weight") && !ends_with(to->name, "_norm.weight");
+        to->type = matrix && !to->contents ? type : TMS_F32;
+        if (to->shape[to->n_dims - 1] % tms_codec(to->type)->block_elems != 0) {
+            to->type = TMS_F16;
+            to->fallback = true;
+        }
+    }
+}
+
+static bool is_float(enum tms_type type)
+{
+    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64;
+}
+
+static struct tms_mixture_model mixture_model(const struct tms_source *s)
+{
+    struct tms_mixture_model m = {.arch = ""};
+    if (s->kind != TMS_SOURCE_GGUF) {
+        m = (struct tms_mixture_model){.arch = s->arch->gguf, .n_layers = s->config.n_layers,
+                                       .n_heads = s->config.n_heads, .n_kv_heads = s->config.n_kv_heads};
+        return m;
+    }
+    const struct {
+        const char *suffix;
+        uint64_t *to;
+    } keys[] = {{"block_count", &m.n_layers},
+                {"attention.head_count", &m.n_heads},
+                {"attention.head_count_kv", &m.n_kv_heads},
+                {"expert_count", &m.n_experts}};
+    m.arch = tms_source_arch_name(s);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        char key[160];
+        snprintf(key, sizeof key, "%.100s.%s", m.arch, keys[i].suffix);
+        const struct tms_kv *kv = tms_kvs_find(&s->gguf->kvs, key);
+        uint32_t first;
+        if (tms_kv_as_u64(kv, keys[i].to)) continue;
+        /* per-layer numbers: the first layer's */
+        if (kv && kv->type == TMS_KV_ARRAY && tms_kv_type_bytes(kv->elem_type) == 4 && kv->count) {
+            memcpy(&first, kv->bytes, 4);
+            *keys[i].to = first;
+        } else if (keys[i].to == &m.n_kv_heads) {
+            m.n_kv_heads = m.n_heads;
+        }
+    }
+    if (m.n_layers > 1 << 20) m.n_layers = 0;
+    return m;
+}
+
+static tms_status assign_mixture(struct plan *p)
+{
+    const struct tms_source *s = p->t->source;
+    struct tms_mixture_tensor *m = tms_calloc(p->n, sizeof *m);
+    struct tms_mixture_model model = mixture_model(s);
+    if (!m) return tms_fail_memory(p->err, p->n * sizeof *m);
+    for (size_t i = 0; i < p->n; i++) {
+        const struct planned *to = &p->tensors[i];
+        m[i] = (struct tms_mixture_tensor){.name = to->name, .n_dims = to->n_dims,
+                                           .n_cols = to->n_dims ? to->shape[to->n_dims - 1] : 1,
+                                           .source = s->kind == TMS_SOURCE_GGUF ? to->type : TMS_F32};
+    }
+    bool ok = tms_mixture_assign(p->t->spec.ftype, &model, false, p->options->pure, m, p->n);
+    for (size_t i = 0; i < p->n && ok; i++) {
+        p->tensors[i].type = m[i].type;
+        p->tensors[i].fallback = m[i].fallback;
+    }
+    free(m);
+    return ok ? TMS_OK : tms_fail_memory(p->err, p->n * sizeof *m);
+}
+
+/* "auto": the type of the first matrix, BF16 or F16. */
+static enum tms_type auto_type(const struct tms_source *s)
+{
+    for (size_t i = 0; i < s->n_tensors; i++)
+        if (s->tensors[i].n_dims >= 2) return s->tensors[i].type == TMS_BF16 ? TMS_BF16 : TMS_F16;
+    return TMS_F16;
+}
+
+/* ---- files and key-values ---- */
+
+static tms_status build_kvs(struct plan *p, int file_type)
+{
+    struct tms_target *t = p->t;
+    const struct tms_source *s = t->source;
+    bool copy = t->spec.ftype->id == TMS_FTYPE_COPY;
+    tms_status status;
+    if (s->kind == TMS_SOURCE_GGUF) {
+        tms_kvs_copy(&t->kvs, &s->gguf->kvs);
+        tms_kvs_remove(&t->kvs, "split.no");
+        tms_kvs_remove(&t->kvs, "split.count");
+        tms_kvs_remove(&t->kvs, "split.tensors.count");
+    } else {
+        struct tms_metadata_options mo = {.name = p->options->model_name, .file_type = file_type,
+                                          .n_parameters = 0, .warn = p->options->warn,
+                                          .warn_ctx = p->options->warn_ctx};
+        for (size_t i = 0; i < p->n; i++) {
+            uint64_t n = 1;
+            for (uint32_t d = 0; d < p->tensors[i].n_dims; d++) n *= p->tensors[i].shape[d];
+            if (!p->tensors[i].contents) mo.n_parameters += n;
+        }
+        status = tms_metadata_build(&t->kvs, s, &mo, p->err);
+        if (status != TMS_OK) return status;
+        struct tms_tokenizer_options to = {.vocab_size = s->config.vocab, .pre = p->options->pre,
+                                           .config = s->config_json, .arch = s->arch->gguf,
+                                           .warn = p->options->warn, .warn_ctx = p->options->warn_ctx};
+        status = tms_tokenizer_export(&t->kvs, s->path, &to, p->err);
+        if (status != TMS_OK) return status;
+    }
+    if (p->options->model_name) tms_kvs_set_string(&t->kvs, "general.name", p->options->model_name);
+    if (!p->options->converter && !(copy && s->kind == TMS_SOURCE_GGUF)) {
+        tms_kvs_remove(&t->kvs, "general.quantization_version");
+        tms_kvs_remove(&t->kvs, "general.file_type");
+        tms_kvs_set_u32(&t->kvs, "general.quantization_version", 2);
+        tms_kvs_set_u32(&t->kvs, "general.file_type", (uint32_t)file_type);
+    }
+    return t->kvs.failed ? tms_fail_memory(p->err, 0) : TMS_OK;
+}
+
+/* Gives every tensor its file: greedily, at least one tensor a file, as llama.cpp's converter splits. */
+static uint32_t split_files(struct plan *p)
+{
+    uint64_t bytes = 0, count = 0;
+    uint32_t file = 0;
+    for (size_t i = 0; i < p->t->n_outs; i++) {
+        struct tms_out_tensor *out = &p->t->outs[i];
+        bool full = (p->options->split_max_tensors && count >= p->options->split_max_tensors) ||
+                    (p->options->split_max_bytes && bytes + out->bytes > p->options->split_max_bytes);
+        if (full && count > 0) {
+            file++;
+            bytes = count = 0;
+        }
+        out->file = file;
+        bytes += out->bytes;
+        count++;
+    }
+    return file + 1;
+}
+
+static tms_status lay_out(struct plan *p)
+{
+    struct tms_target *t = p->t;
+    size_t n_files = split_files(p);
+    struct tms_gguf_plan_tensor *tensors = tms_calloc(t->n_outs, sizeof *tensors);
+    tms_status status = TMS_OK;
+    if (n_files > 65535) {
+        status = tms_fail(p->err, TMS_EUSAGE, "%s: would become %zu files, at most 65535 are allowed", t->source->path,
+                          n_files);
+        goto done;
+    }
+    t->files = tms_calloc(n_files, sizeof *t->files);
+    if (!tensors || !t->files) {
+        status = tms_fail_memory(p->err, t->n_outs * sizeof *tensors);
+        goto done;
+    }
+    t->n_files = n_files;
+    size_t first = 0;
+    for (uint32_t f = 0; f < n_files && status == TMS_OK; f++) {
+        struct tms_out_file *file = &t->files[f];
+        if (f == 0) tms_kvs_copy(&file->kvs, &t->kvs);
+        if (n_files > 1) {
+            tms_kvs_set_u16(&file->kvs, "split.no", (uint16_t)f);
+            tms_kvs_set_u16(&file->kvs, "split.count", (uint16_t)n_files);
+            tms_kvs_set_i32(&file->kvs, "split.tensors.count", (int32_t)t->n_outs);
+            const struct tms_kv *alignment = tms_kvs_find(&t->kvs, "general.alignment");
+            if (f > 0 && alignment) tms_kvs_set(&file->kvs, alignment->key, alignment->type, alignment->bytes, alignment->n_bytes);
+        }
+        if (file->kvs.failed) {
+            status = tms_fail_memory(p->err, 0);
+            break;
+        }
+        size_t n = 0;
+        while (first + n < t->n_outs && t->outs[first + n].file == f) {
+            const struct tms_out_tensor *out = &t->outs[first + n];
+            struct tms_gguf_plan_tensor *to = &tensors[n++];
+            *to = (struct tms_gguf_plan_tensor){.name = out->name, .type = out->type,
+                                                .n_dims = out->n_dims ? out->n_dims : 1, .ne = {1, 1, 1, 1}};
+            for (uint32_t d = 0; d < out->n_dims && d < TMS_GGUF_MAX_DIMS; d++) to->ne[d] = out->shape[out->n_dims - 1 - d];
+        }
+        status = tms_gguf_layout(&file->kvs, tensors, n, &file->header, &file->size, p->err);
+        for (size_t i = 0; i < n; i++) t->outs[first + i].offset = tensors[i].offset;
+        first += n;
+    }
+done:
+    free(tensors);
+    return status;
+}
+
+static int compare_planned(const void *a, const void *b)
+{
+    const struct planned *pa = a, *pb = b;
+    return tms_mixture_compare_names(pa->name, pb->name);
+}
+
+static tms_status add_planned(struct plan *p, const struct planned *from)
+{
+    struct tms_target *t = p->t;
+    struct tms_out_tensor *out = tms_target_add_out(t, from->name, from->type, from->n_dims, from->shape);
+    if (!out) return tms_fail_memory(p->err, sizeof *out);
+    out->contents = from->contents;
+    out->fallback = from->fallback;
+    if (from->fallback) t->n_fallbacks++;
+    if (from->contents) return TMS_OK;
+    const struct tms_tensor *source = &t->source->tensors[from->source];
+    bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE;
+    if (!same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !p->options->allow_requantize)
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
+                        "original, or use --allow-requantize", t->source->path, source->name,
+                        tms_codec(source->type)->name);
+    if (!same && !tms_source_decodes(source))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
+                        t->source->path, source->name, tms_codec(source->type)->name);
+    const struct tms_codec *codec = tms_codec(from->type);
+    if (!same && !codec->encode)
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' would get type %s, which tamis cannot write yet",
+                        t->source->path, source->name, codec->name);
+    struct tms_route *route = tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC,
+                                                   t->n_outs - 1);
+    if (!route) return tms_fail_memory(p->err, sizeof *route);
+    route->codec = codec;
+    route->permute_heads = from->permute_heads;
+    if (is_float(from->type))
+        t->n_kept++;
+    else
+        t->n_quantized++;
+    return TMS_OK;
+}
+
+tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
+{
+    const struct tms_source *s = t->source;
+    struct plan p = {.t = t, .options = options, .err = err};
+    tms_status status = TMS_OK;
+    const struct tms_file_type *ftype = t->spec.ftype;
+    if (ftype->needs_weights && !options->preview)
+        return tms_fail(err, TMS_EINPUT, "%s needs importance weights, which this version does not read yet; take q2_k",
+                        ftype->name);
+    p.tensors = tms_calloc(s->n_tensors + 1, sizeof *p.tensors);
+    if (!p.tensors) return tms_fail_memory(err, s->n_tensors * sizeof *p.tensors);
+    if (s->kind == TMS_SOURCE_GGUF)
+        status = plan_gguf_source(&p);
+    else
+        status = plan_hf(&p);
+    if (status != TMS_OK) goto done;
+
+    int file_type = ftype->id;
+    bool converter_types = options->converter || (ftype->id == TMS_FTYPE_COPY && s->kind != TMS_SOURCE_GGUF);
+    if (converter_types) {
+        bool automatic = options->convert_auto || ftype->id == TMS_FTYPE_COPY;
+        enum tms_type type = automatic ? auto_type(s) : ftype->type;
+        if (automatic) file_type = type == TMS_BF16 ? TMS_FTYPE_BF16 : TMS_FTYPE_F16;
+        assign_converter_types(&p, type);
+    } else {
+        status = assign_mixture(&p);
+        if (status != TMS_OK) goto done;
+        qsort(p.tensors, p.n, sizeof *p.tensors, compare_planned);
+    }
+    if (!options->preview) status = build_kvs(&p, file_type);
+    for (size_t i = 0; i < p.n && status == TMS_OK && !options->vocab_only; i++) status = add_planned(&p, &p.tensors[i]);
+    if (status == TMS_OK && !options->preview) status = lay_out(&p);
+done:
+    free(p.tensors);
+    return status;
+}

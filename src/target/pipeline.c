@@ -1,0 +1,535 @@
+/* See pipeline.h.
+ *
+ * The source is cut into jobs: ranges of one tensor that are whole blocks for everything that will be done with
+ * them. A job reads its range once, decodes it once, and for every target encodes, decodes again to measure the
+ * error, hashes and writes. Jobs may run in any order on any thread: their places in the files are known, and sums
+ * are kept per job and added in the order of jobs, so that nothing depends on threads. */
+#include "target/pipeline.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <xxhash.h>
+
+#include "base/numbers.h"
+
+#define JOB_VALUES (1u << 18)
+
+/* One target's part of one source tensor. */
+struct use {
+    struct tms_target *target;
+    struct tms_route *route;
+    size_t target_index;
+};
+
+/* All that is to be done with one source tensor. */
+struct work {
+    const struct tms_tensor *tensor;
+    size_t first_use, n_uses;
+    size_t first_job, n_jobs;
+    uint64_t step; /* values per job */
+    bool decode;
+    atomic_size_t jobs_left;
+};
+
+struct job {
+    size_t work;
+    uint64_t first, n;
+};
+
+/* What a job leaves behind for each of its uses. */
+struct outcome {
+    double squared_error, squared_weight, seconds;
+};
+
+struct scratch {
+    void *raw;
+    float *x, *turned, *back;
+    uint8_t *codes;
+};
+
+struct run {
+    struct tms_pipeline *p;
+    size_t n_works, n_jobs, n_uses;
+    struct work *works;
+    struct job *jobs;
+    struct use *uses;
+    struct outcome *outcomes; /* [job][use of its work], from first_outcome[job] on */
+    size_t *first_outcome;
+    struct scratch *scratch; /* [threads] */
+    atomic_ullong bytes_done;
+    uint64_t bytes_total;
+    double last_report;
+    pthread_mutex_t lock;
+    struct tms_buf *states; /* per route with a late quant_state: its text; indexed by target, then route */
+    size_t *first_state;    /* per target */
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- cutting into jobs ---- */
+
+static uint64_t gcd(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static uint64_t lcm(uint64_t a, uint64_t b)
+{
+    return a / gcd(a, b) * b;
+}
+
+/* Values that must stay together: whole blocks of the source and of every use, whole rows where rows matter. */
+static uint64_t unit_of(const struct run *r, const struct work *w)
+{
+    const struct tms_tensor *t = w->tensor;
+    uint64_t cols = t->cols ? t->cols : 1;
+    uint64_t unit = tms_codec(t->type)->block_elems;
+    if (t->scale != TMS_NO_SCALE) unit = lcm(unit, cols);
+    for (size_t i = 0; i < w->n_uses; i++) {
+        const struct use *use = &r->uses[w->first_use + i];
+        const struct tms_route *route = use->route;
+        if (route->kind == TMS_ROUTE_CODEC) unit = lcm(unit, route->codec->block_elems);
+        if (route->kind == TMS_ROUTE_BNB4) unit = lcm(unit, use->target->spec.block_size);
+        if (route->kind == TMS_ROUTE_INT8) unit = lcm(unit, cols);
+        if (route->permute_heads) unit = lcm(unit, t->n_elems / route->permute_heads);
+    }
+    return unit;
+}
+
+/* Floats always (they are checked for NaN and infinity); blocks and integers that are only copied not. */
+static bool needs_decoding(const struct run *r, const struct work *w)
+{
+    enum tms_type type = w->tensor->type;
+    if (type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64) return true;
+    for (size_t u = 0; u < w->n_uses; u++)
+        if (r->uses[w->first_use + u].route->kind != TMS_ROUTE_COPY) return true;
+    return false;
+}
+
+static tms_status cut(struct run *r, struct tms_error *err)
+{
+    struct tms_pipeline *p = r->p;
+    /* Uses, grouped by source tensor: count, then fill. */
+    size_t n_source = p->source->n_tensors;
+    size_t *counts = tms_calloc(n_source + 1, sizeof *counts);
+    size_t cap_jobs = 0, n_outcomes = 0;
+    if (!counts) return tms_fail_memory(err, n_source * sizeof *counts);
+    for (size_t k = 0; k < p->n_targets; k++)
+        for (size_t i = 0; i < p->targets[k]->n_routes; i++) counts[p->targets[k]->routes[i].source]++, r->n_uses++;
+    r->uses = tms_calloc(r->n_uses, sizeof *r->uses);
+    r->works = tms_calloc(n_source, sizeof *r->works);
+    tms_status status = r->uses && r->works ? TMS_OK : tms_fail_memory(err, r->n_uses * sizeof *r->uses);
+    size_t at = 0;
+    for (size_t i = 0; i < n_source && status == TMS_OK; i++) {
+        size_t n = counts[i];
+        counts[i] = at; /* from here on: where the tensor's uses begin */
+        at += n;
+        if (!n) continue;
+        r->works[r->n_works++] = (struct work){.tensor = &p->source->tensors[i], .first_use = counts[i]};
+        p->source_bytes += p->source->tensors[i].bytes;
+    }
+    for (size_t k = 0; k < p->n_targets && status == TMS_OK; k++)
+        for (size_t i = 0; i < p->targets[k]->n_routes; i++) {
+            struct tms_route *route = &p->targets[k]->routes[i];
+            r->uses[counts[route->source]++] = (struct use){p->targets[k], route, k};
+        }
+    free(counts);
+    for (size_t i = 0; i < r->n_works && status == TMS_OK; i++) {
+        struct work *w = &r->works[i];
+        w->n_uses = (i + 1 < r->n_works ? r->works[i + 1].first_use : r->n_uses) - w->first_use;
+        w->decode = needs_decoding(r, w);
+        uint64_t unit = unit_of(r, w);
+        w->step = unit >= JOB_VALUES ? unit : JOB_VALUES / unit * unit;
+        w->first_job = r->n_jobs;
+        w->n_jobs = (size_t)((w->tensor->n_elems + w->step - 1) / w->step);
+        if (!tms_grow(&r->jobs, &cap_jobs, r->n_jobs + w->n_jobs, sizeof *r->jobs))
+            return tms_fail_memory(err, w->n_jobs * sizeof *r->jobs);
+        for (uint64_t first = 0; first < w->tensor->n_elems; first += w->step) {
+            uint64_t rest = w->tensor->n_elems - first;
+            r->jobs[r->n_jobs++] = (struct job){i, first, rest < w->step ? rest : w->step};
+        }
+        atomic_init(&w->jobs_left, w->n_jobs);
+    }
+    if (status != TMS_OK) return status;
+    r->first_outcome = tms_calloc(r->n_jobs, sizeof *r->first_outcome);
+    if (!r->first_outcome) return tms_fail_memory(err, r->n_jobs * sizeof *r->first_outcome);
+    for (size_t i = 0; i < r->n_jobs; i++) {
+        r->first_outcome[i] = n_outcomes;
+        n_outcomes += r->works[r->jobs[i].work].n_uses;
+    }
+    r->outcomes = tms_calloc(n_outcomes, sizeof *r->outcomes);
+    r->bytes_total = p->source_bytes;
+    return r->outcomes ? TMS_OK : tms_fail_memory(err, n_outcomes * sizeof *r->outcomes);
+}
+
+static tms_status make_scratch(struct run *r, struct tms_error *err)
+{
+    uint64_t raw = 0, values = 0, turned = 0, codes = 0;
+    unsigned n_threads = tms_pool_threads(r->p->pool);
+    for (size_t i = 0; i < r->n_works; i++) {
+        const struct work *w = &r->works[i];
+        uint64_t n = w->step < w->tensor->n_elems ? w->step : w->tensor->n_elems;
+        uint64_t bytes = tms_codec_bytes(tms_codec(w->tensor->type), n);
+        if (bytes > raw) raw = bytes;
+        if (w->decode && n > values) values = n;
+        for (size_t u = 0; u < w->n_uses; u++) {
+            const struct tms_route *route = r->uses[w->first_use + u].route;
+            if (route->permute_heads && n > turned) turned = n;
+            uint64_t size = route->kind == TMS_ROUTE_CODEC ? tms_codec_bytes(route->codec, n) : n;
+            if (route->kind != TMS_ROUTE_COPY && size > codes) codes = size;
+        }
+    }
+    r->scratch = tms_calloc(n_threads, sizeof *r->scratch);
+    if (!r->scratch) return tms_fail_memory(err, n_threads * sizeof *r->scratch);
+    for (unsigned i = 0; i < n_threads; i++) {
+        struct scratch *s = &r->scratch[i];
+        s->raw = malloc(raw ? raw : 1);
+        s->x = malloc(values ? values * sizeof(float) : 1);
+        s->back = malloc(values ? values * sizeof(float) : 1);
+        s->turned = malloc(turned ? turned * sizeof(float) : 1);
+        s->codes = malloc(codes ? codes : 1);
+        if (!s->raw || !s->x || !s->back || !s->turned || !s->codes)
+            return tms_fail_memory(err, raw + values * 8 + turned * 4 + codes);
+    }
+    return TMS_OK;
+}
+
+/* ---- one job ---- */
+
+/* Sum of (a - b)^2 in eight lanes with a fixed order, so that every machine gets the same. */
+static double squared_distance(const float *restrict a, const float *restrict b, size_t n)
+{
+    double lanes[8] = {0};
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t l = 0; l < 8; l++) {
+            double d = (double)a[i + l] - (double)b[i + l];
+            lanes[l] += d * d;
+        }
+    for (; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+        lanes[i % 8] += d * d;
+    }
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+static double squared_norm(const float *restrict a, size_t n)
+{
+    double lanes[8] = {0};
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (size_t l = 0; l < 8; l++) lanes[l] += (double)a[i + l] * (double)a[i + l];
+    for (; i < n; i++) lanes[i % 8] += (double)a[i] * (double)a[i];
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+/* Rotary halves to neighbours, per head of `rows` rows: row 2i <- i, 2i+1 <- i + rows/2. A bias is a matrix with
+ * one column. */
+static void turn_heads(const float *x, float *out, uint64_t n, uint64_t rows, uint64_t cols)
+{
+    for (uint64_t head = 0; head * rows * cols < n; head++)
+        for (uint64_t row = 0; row < rows; row++) {
+            uint64_t from = row / 2 + (row % 2) * (rows / 2);
+            memcpy(out + (head * rows + row) * cols, x + (head * rows + from) * cols, cols * sizeof *x);
+        }
+}
+
+static tms_status fail_at(const struct run *r, const struct tms_tensor *t, uint64_t index, float value,
+                          const char *problem, struct tms_error *err)
+{
+    return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' row %llu column %llu: %g %s", r->p->source->files[t->file]->path,
+                    t->name, (unsigned long long)(index / t->cols), (unsigned long long)(index % t->cols),
+                    (double)value, problem);
+}
+
+/* Writes bytes [offset, offset + n) of an output tensor and notes their hash, for reading back. */
+static tms_status write_part(struct run *r, const struct use *use, size_t out, uint64_t offset, const void *bytes,
+                             uint64_t n, struct tms_error *err)
+{
+    struct tms_pipeline *p = r->p;
+    const struct tms_out_tensor *o = &use->target->outs[out];
+    struct tms_written written = {use->target, out, offset, n, XXH3_64bits(bytes, n)};
+    pthread_mutex_lock(&r->lock);
+    bool noted = tms_grow(&p->written, &p->cap_written, p->n_written + 1, sizeof *p->written);
+    if (noted) p->written[p->n_written++] = written;
+    pthread_mutex_unlock(&r->lock);
+    if (!noted) return tms_fail_memory(err, p->n_written * sizeof *p->written);
+    return tms_output_write(use->target->files[o->file].output, bytes, n, o->offset + offset, err);
+}
+
+/* absmax (or SCB) of a whole tensor, made by whichever job comes first. */
+static tms_status need_absmax(struct run *r, const struct work *w, const struct use *use, struct tms_error *err)
+{
+    uint64_t n = use->route->kind == TMS_ROUTE_INT8
+                     ? w->tensor->rows
+                     : (w->tensor->n_elems + use->target->spec.block_size - 1) / use->target->spec.block_size;
+    pthread_mutex_lock(&r->lock);
+    if (!use->route->absmax_values) use->route->absmax_values = tms_calloc(n, sizeof(float));
+    bool ok = use->route->absmax_values != NULL;
+    pthread_mutex_unlock(&r->lock);
+    return ok ? TMS_OK : tms_fail_memory(err, n * sizeof(float));
+}
+
+static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
+                         struct scratch *s, struct outcome *o, struct tms_error *err)
+{
+    const struct tms_tensor *t = w->tensor;
+    const struct tms_route *route = use->route;
+    const void *codes = s->codes;
+    uint64_t offset = 0, bytes = 0;
+    const float *x = s->x;
+    tms_status status = TMS_OK;
+    bool exact = false;
+    switch (route->kind) {
+    case TMS_ROUTE_COPY:
+        codes = s->raw;
+        bytes = tms_codec_bytes(tms_codec(t->type), job->n);
+        offset = tms_codec_bytes(tms_codec(t->type), job->first);
+        exact = true;
+        break;
+    case TMS_ROUTE_CODEC:
+        if (route->permute_heads) {
+            uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
+            turn_heads(s->x, s->turned, job->n, rows / cols, cols);
+            x = s->turned;
+        }
+        route->codec->encode(x, s->codes, job->n);
+        bytes = tms_codec_bytes(route->codec, job->n);
+        offset = tms_codec_bytes(route->codec, job->first);
+        exact = route->codec->id == TMS_F32;
+        if (!exact) route->codec->decode(s->codes, s->back, job->n);
+        break;
+    case TMS_ROUTE_BNB4: {
+        uint32_t block = use->target->spec.block_size;
+        status = need_absmax(r, w, use, err);
+        if (status != TMS_OK) return status;
+        float *absmax = route->absmax_values + job->first / block;
+        tms_bnb_encode4(use->target->spec.kind, block, x, job->n, s->codes, absmax);
+        tms_bnb_decode4(tms_bnb_map(use->target->spec.kind), block, s->codes, absmax, s->back, job->n);
+        bytes = (job->n + 1) / 2;
+        offset = job->first / 2;
+        break;
+    }
+    case TMS_ROUTE_INT8:
+        status = need_absmax(r, w, use, err);
+        if (status != TMS_OK) return status;
+        for (uint64_t row = 0; row < job->n / t->cols; row++) {
+            float *scb = route->absmax_values + job->first / t->cols + row;
+            int8_t *to = (int8_t *)s->codes + row * t->cols;
+            size_t bad = tms_bnb_encode_int8(x + row * t->cols, t->cols, to, scb);
+            if (bad < t->cols)
+                return fail_at(r, t, job->first + row * t->cols + bad, x[row * t->cols + bad],
+                               "does not fit into float16, which int8 goes through; take nf4", err);
+            tms_bnb_decode_int8(to, *scb, s->back + row * t->cols, t->cols);
+        }
+        bytes = job->n;
+        offset = job->first;
+        break;
+    }
+    if (!exact) {
+        o->squared_error = squared_distance(x, s->back, job->n);
+        if (!isfinite(o->squared_error)) {
+            size_t bad = tms_first_nonfinite(s->back, job->n);
+            return fail_at(r, t, job->first + (bad < job->n ? bad : 0), bad < job->n ? x[bad] : 0,
+                           "cannot be stored in the target type (the result is not finite)", err);
+        }
+    }
+    return write_part(r, use, route->out, offset, codes, bytes, err);
+}
+
+/* After a tensor's last job: scales that need the whole tensor. */
+static tms_status finish(struct run *r, const struct use *use, const struct tms_tensor *t, struct tms_error *err)
+{
+    struct tms_route *route = use->route;
+    struct tms_target *target = use->target;
+    if (!route->absmax_values) return TMS_OK;
+    const struct tms_out_tensor *absmax = &target->outs[route->absmax];
+    size_t n = (size_t)absmax->n_elems;
+    tms_status status = TMS_OK;
+    if (route->nested_absmax == TMS_NO_OUT) {
+        status = write_part(r, use, route->absmax, 0, route->absmax_values, n * sizeof(float), err);
+    } else {
+        size_t n_nested = (size_t)target->outs[route->nested_absmax].n_elems;
+        uint8_t *codes = tms_calloc(n, 1);
+        float *nested = tms_calloc(n_nested, sizeof *nested), offset;
+        status = codes && nested ? TMS_OK : tms_fail_memory(err, n + n_nested * 4);
+        if (status == TMS_OK) {
+            tms_bnb_encode_absmax(route->absmax_values, n, codes, nested, &offset);
+            status = write_part(r, use, route->absmax, 0, codes, n, err);
+        }
+        if (status == TMS_OK)
+            status = write_part(r, use, route->nested_absmax, 0, nested, n_nested * sizeof *nested, err);
+        if (status == TMS_OK) {
+            struct tms_buf *state = &r->states[r->first_state[use->target_index] + (size_t)(route - target->routes)];
+            tms_bnb_quant_state(state, &target->spec, t, &offset);
+            if (state->failed) status = tms_fail_memory(err, 256);
+        }
+        free(codes);
+        free(nested);
+    }
+    free(route->absmax_values);
+    route->absmax_values = NULL;
+    return status;
+}
+
+static void report(struct run *r, const char *what, bool last)
+{
+    struct tms_pipeline *p = r->p;
+    double t = now();
+    if (!p->progress || (!last && t - r->last_report < 0.1)) return;
+    r->last_report = t;
+    struct tms_progress progress = {what, atomic_load(&r->bytes_done), r->bytes_total};
+    p->progress(p->progress_ctx, &progress);
+}
+
+static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
+{
+    struct run *r = ctx;
+    const struct job *job = &r->jobs[index];
+    struct work *w = &r->works[job->work];
+    struct scratch *s = &r->scratch[worker];
+    const struct tms_tensor *t = w->tensor;
+    tms_status status;
+    if (w->decode) {
+        status = tms_source_read(r->p->source, t, job->first, job->n, s->raw, s->x, err);
+        size_t bad = status == TMS_OK ? tms_first_nonfinite(s->x, job->n) : 0;
+        if (status == TMS_OK && bad < job->n)
+            return fail_at(r, t, job->first + bad, s->x[bad], "is no number that can be quantized", err);
+    } else {
+        status = tms_source_read_raw(r->p->source, t, job->first, job->n, s->raw, err);
+    }
+    double norm = status == TMS_OK && w->decode ? squared_norm(s->x, job->n) : 0;
+    for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
+        struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
+        double start = now();
+        o->squared_weight = norm;
+        status = do_use(r, w, job, &r->uses[w->first_use + u], s, o, err);
+        o->seconds = now() - start;
+    }
+    if (status != TMS_OK) return status;
+    if (atomic_fetch_sub(&w->jobs_left, 1) == 1) {
+        for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
+            struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
+            double start = now();
+            status = finish(r, &r->uses[w->first_use + u], t, err);
+            o->seconds += now() - start;
+        }
+    }
+    atomic_fetch_add(&r->bytes_done, tms_codec_bytes(tms_codec(t->type), job->n));
+    if (worker == 0) report(r, "quantizing", false);
+    return status;
+}
+
+/* ---- the whole ---- */
+
+/* Fixed contents, late texts, headers. */
+static tms_status write_rest(struct run *r, struct tms_error *err)
+{
+    struct tms_pipeline *p = r->p;
+    tms_status status = TMS_OK;
+    for (size_t k = 0; k < p->n_targets && status == TMS_OK; k++) {
+        struct tms_target *t = p->targets[k];
+        bool late = false;
+        for (size_t i = 0; i < t->n_routes; i++) {
+            if (t->routes[i].quant_state == TMS_NO_OUT) continue;
+            struct tms_buf *state = &r->states[r->first_state[k] + i];
+            struct tms_out_tensor *out = &t->outs[t->routes[i].quant_state];
+            out->n_elems = out->bytes = out->shape[0] = state->n;
+            out->contents = tms_arena_strndup(&t->arena, (const char *)state->data, state->n);
+            if (!out->contents) return tms_fail_memory(err, state->n);
+            late = true;
+        }
+        if (late) status = tms_target_relayout_bnb(t, err);
+        for (size_t i = 0; i < t->n_outs && status == TMS_OK; i++) {
+            struct use use = {.target = t};
+            if (t->outs[i].contents) status = write_part(r, &use, i, 0, t->outs[i].contents, t->outs[i].bytes, err);
+        }
+        for (size_t f = 0; f < t->n_files && status == TMS_OK; f++) {
+            struct tms_out_file *file = &t->files[f];
+            status = tms_output_write(file->output, file->header.data, file->header.n, 0, err);
+            /* also lengthens a file that ends in padding */
+            if (status == TMS_OK) status = tms_output_truncate(file->output, file->size, err);
+        }
+    }
+    return status;
+}
+
+/* Sums in the order of jobs. */
+static void add_up(struct run *r)
+{
+    for (size_t i = 0; i < r->n_jobs; i++) {
+        const struct job *job = &r->jobs[i];
+        const struct work *w = &r->works[job->work];
+        for (size_t u = 0; u < w->n_uses; u++) {
+            const struct outcome *o = &r->outcomes[r->first_outcome[i] + u];
+            struct tms_target_stats *stats = &r->p->stats[r->uses[w->first_use + u].target_index];
+            stats->squared_error += o->squared_error;
+            stats->squared_weight += o->squared_weight;
+            stats->thread_seconds += o->seconds;
+            stats->n_values += job->n;
+        }
+    }
+}
+
+static void run_free(struct run *r)
+{
+    unsigned n_threads = tms_pool_threads(r->p->pool);
+    for (unsigned i = 0; r->scratch && i < n_threads; i++) {
+        free(r->scratch[i].raw);
+        free(r->scratch[i].x);
+        free(r->scratch[i].back);
+        free(r->scratch[i].turned);
+        free(r->scratch[i].codes);
+    }
+    size_t n_states = r->first_state ? r->first_state[r->p->n_targets] : 0;
+    for (size_t i = 0; i < n_states; i++) tms_buf_free(&r->states[i]);
+    free(r->states);
+    free(r->first_state);
+    free(r->scratch);
+    free(r->outcomes);
+    free(r->first_outcome);
+    free(r->jobs);
+    free(r->works);
+    free(r->uses);
+    pthread_mutex_destroy(&r->lock);
+}
+
+tms_status tms_pipeline_run(struct tms_pipeline *p, struct tms_error *err)
+{
+    struct run r = {.p = p};
+    pthread_mutex_init(&r.lock, NULL);
+    tms_status status = cut(&r, err);
+    r.first_state = tms_calloc(p->n_targets + 1, sizeof *r.first_state);
+    if (status == TMS_OK && !r.first_state) status = tms_fail_memory(err, p->n_targets * sizeof *r.first_state);
+    if (status == TMS_OK) {
+        for (size_t k = 0; k < p->n_targets; k++) r.first_state[k + 1] = r.first_state[k] + p->targets[k]->n_routes;
+        r.states = tms_calloc(r.first_state[p->n_targets], sizeof *r.states);
+        if (!r.states) {
+            r.first_state[p->n_targets] = 0;
+            status = tms_fail_memory(err, 256);
+        }
+    }
+    if (status == TMS_OK) status = make_scratch(&r, err);
+    if (status == TMS_OK) status = tms_pool_run(p->pool, r.n_jobs, run_job, &r, err);
+    if (status == TMS_OK) status = write_rest(&r, err);
+    if (status == TMS_OK) {
+        add_up(&r);
+        report(&r, "quantizing", true);
+    }
+    run_free(&r);
+    return status;
+}

@@ -1,0 +1,271 @@
+/* The public entry points that write: open, plan, create outputs, fill, read back, give names. */
+#include <tamis/tamis.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "target/pipeline.h"
+
+struct order {
+    struct tms_source *source;
+    const struct tms_quantize_options *options;
+    size_t n;
+    struct tms_target **targets;
+    struct tms_target_stats *stats;
+    struct tms_result *results;
+    struct tms_pool *pool;
+};
+
+/* "DIR/NAME-q4_k_m.gguf" or "DIR/NAME-nf4-dq": the model's name, the type in the spelling of --to. */
+static char *numbered_path(const char *dir, const char *model, const struct tms_spec *spec)
+{
+    char name[512], type[40];
+    char *real = realpath(model, NULL);
+    snprintf(name, sizeof name - 64, "%s", tms_path_base(real ? real : model));
+    free(real);
+    char *ending = strrchr(name, '.');
+    if (ending && strcasecmp(ending, ".gguf") == 0) {
+        *ending = '\0';
+        size_t n = strlen(name); /* NAME-00001-of-00003 */
+        if (n > 15 && strcmp(name + n - 15, "-00001-of-00001") != 0 && strncmp(name + n - 15, "-00001-of-", 10) == 0)
+            name[n - 15] = '\0';
+    }
+    snprintf(type, sizeof type, "%s", spec->name);
+    for (char *c = type; *c; c++) {
+        if (*c == ':') *c = '-';
+        if (spec->dialect == TMS_DIALECT_GGUF && *c >= 'A' && *c <= 'Z') *c = (char)(*c - 'A' + 'a');
+    }
+    size_t used = strlen(name);
+    snprintf(name + used, sizeof name - used, "-%s%s", type, spec->dialect == TMS_DIALECT_GGUF ? ".gguf" : "");
+    return tms_path_join(dir, name);
+}
+
+/* An output must not be one of the files that are read. */
+static tms_status protect_source(const struct order *o, const char *path, struct tms_error *err)
+{
+    bool same = tms_same_file(path, o->source->path);
+    for (size_t i = 0; i < o->source->n_files && !same; i++) same = tms_same_file(path, o->source->files[i]->path);
+    return same ? tms_fail(err, TMS_EUSAGE, "%s: is the model itself; choose another output", path) : TMS_OK;
+}
+
+static tms_status create_outputs(struct order *o, struct tms_target *t, struct tms_error *err)
+{
+    tms_status status = protect_source(o, t->path, err);
+    bool in_dir = t->folder || t->n_files > 1;
+    if (status == TMS_OK && t->folder) {
+        (void)rmdir(t->path); /* an empty folder may be replaced; any other stays */
+        status = tms_output_dir_create(&t->dir, t->path, o->options->force, err);
+    } else if (status == TMS_OK && in_dir) {
+        status = tms_output_dir_create(&t->dir, t->path, true, err);
+    }
+    for (size_t f = 0; f < t->n_files && status == TMS_OK; f++) {
+        if (!t->folder && in_dir) {
+            char *shard = tms_gguf_shard_path(t->path, (unsigned)f, (unsigned)t->n_files);
+            if (!shard) return tms_fail_memory(err, strlen(t->path));
+            status = protect_source(o, shard, err);
+            free(t->files[f].name);
+            t->files[f].name = strdup(tms_path_base(shard));
+            free(shard);
+            if (!t->files[f].name) return tms_fail_memory(err, 256);
+        }
+        char *path = in_dir ? tms_path_join(tms_output_dir_partial(t->dir), t->files[f].name) : strdup(t->path);
+        if (!path) return tms_fail_memory(err, strlen(t->path));
+        if (status == TMS_OK) status = tms_output_create(&t->files[f].output, path, t->files[f].size, err);
+        free(path);
+    }
+    return status;
+}
+
+/* Inside a folder in the making the files get their names first, so that readers find them. */
+static tms_status settle_files(struct tms_target *t, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    for (size_t f = 0; f < t->n_files && status == TMS_OK; f++) {
+        status = tms_output_commit(t->files[f].output, err);
+        t->files[f].output = NULL;
+    }
+    if (status == TMS_OK && t->folder) status = tms_target_write_side_files(t, tms_output_dir_partial(t->dir), err);
+    return status;
+}
+
+static tms_status commit(struct tms_target *t, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    if (!t->dir) {
+        if (t->n_files) status = tms_output_commit(t->files[0].output, err);
+        if (t->n_files) t->files[0].output = NULL;
+        return status;
+    }
+    if (t->folder)
+        status = tms_output_dir_commit(t->dir, err);
+    else
+        status = tms_output_dir_scatter(t->dir, err);
+    t->dir = NULL;
+    return status;
+}
+
+static tms_status fill(struct order *o, uint64_t *source_bytes, struct tms_error *err)
+{
+    struct tms_pipeline p = {.source = o->source, .targets = o->targets, .n_targets = o->n, .pool = o->pool,
+                             .progress = o->options->progress, .progress_ctx = o->options->progress_ctx,
+                             .stats = o->stats};
+    tms_status status = tms_pipeline_run(&p, err);
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
+        if (o->targets[i]->dir) status = settle_files(o->targets[i], err);
+    if (status == TMS_OK && !o->options->no_verify) status = tms_pipeline_verify(&p, err);
+    /* From here on everything is complete and right: give the names. */
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++) status = commit(o->targets[i], err);
+    if (source_bytes) *source_bytes = p.source_bytes;
+    tms_pipeline_done(&p);
+    return status;
+}
+
+static tms_status describe(struct order *o, struct tms_error *err)
+{
+    for (size_t i = 0; i < o->n; i++) {
+        const struct tms_target *t = o->targets[i];
+        const struct tms_target_stats *stats = &o->stats[i];
+        struct tms_result *r = &o->results[i];
+        double n = stats->n_values ? (double)stats->n_values : 1;
+        r->type = strdup(t->spec.name);
+        r->path = !t->folder && t->n_files > 1 ? tms_gguf_shard_path(t->path, 0, (unsigned)t->n_files) : strdup(t->path);
+        if (!r->type || !r->path) return tms_fail_memory(err, 256);
+        r->n_files = t->n_files;
+        r->n_tensors = t->n_outs;
+        r->n_quantized = t->n_quantized;
+        r->n_kept = t->n_kept;
+        r->n_fallbacks = t->n_fallbacks;
+        r->n_parameters = t->n_parameters;
+        for (size_t f = 0; f < t->n_files; f++) r->file_bytes += t->files[f].size;
+        for (size_t k = 0; k < t->n_outs; k++) r->tensor_bytes += t->outs[k].bytes;
+        r->rms_error = sqrt(stats->squared_error / n);
+        r->rms_weight = sqrt(stats->squared_weight / n);
+        r->thread_seconds = stats->thread_seconds;
+        r->verified = stats->verified;
+    }
+    return TMS_OK;
+}
+
+static tms_status plan_one(struct order *o, size_t i, const char *type, const char *out, bool converter,
+                           struct tms_error *err)
+{
+    const struct tms_quantize_options *q = o->options;
+    struct tms_target_options to = {
+        .converter = converter, .pure = q->pure, .allow_requantize = q->allow_requantize, .vocab_only = q->vocab_only,
+        .model_name = q->model_name, .pre = q->pre, .split_max_bytes = q->split_max_bytes,
+        .split_max_tensors = q->split_max_tensors, .max_shard_bytes = q->max_shard_bytes,
+        .warn = i == 0 ? q->warning : NULL, .warn_ctx = q->warning_ctx, /* once, not once per target */
+    };
+    struct tms_spec spec;
+    to.convert_auto = converter && strcasecmp(type, "auto") == 0;
+    tms_status status = tms_spec_parse(&spec, to.convert_auto ? "f16" : type, err);
+    if (status != TMS_OK) return status;
+    if (converter && spec.dialect == TMS_DIALECT_GGUF && spec.ftype->id != TMS_FTYPE_F32 &&
+        spec.ftype->id != TMS_FTYPE_F16 && spec.ftype->id != TMS_FTYPE_BF16 && spec.ftype->id != TMS_FTYPE_Q8_0)
+        return tms_fail(err, TMS_EUSAGE, "--outtype '%s': expected f32, f16, bf16, q8_0 or auto; `tamis quantize` writes the others", type);
+    if (converter && spec.dialect != TMS_DIALECT_GGUF)
+        return tms_fail(err, TMS_EUSAGE, "--outtype '%s' is not a GGUF type; `tamis quantize` writes it", type);
+    if (q->vocab_only && spec.dialect != TMS_DIALECT_GGUF)
+        return tms_fail(err, TMS_EUSAGE, "%s: only a GGUF file can hold a vocabulary alone", spec.name);
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(o->targets[k]->spec.name, spec.name) == 0)
+            return tms_fail(err, TMS_EUSAGE, "type %s is given twice", spec.name);
+    status = tms_target_plan(&o->targets[i], o->source, &spec, &to, err);
+    if (status != TMS_OK) return status;
+    struct tms_target *t = o->targets[i];
+    t->path = q->n_types > 1 ? numbered_path(out, o->source->path, &spec) : strdup(out);
+    return t->path ? TMS_OK : tms_fail_memory(err, strlen(out));
+}
+
+static tms_status make_out_folder(const char *out, struct tms_error *err)
+{
+    if (tms_path_is_dir(out)) return TMS_OK;
+    if (mkdir(out, 0777) != 0)
+        return tms_fail(err, TMS_EIO, "%s: the folder cannot be created (does the one above it exist?)", out);
+    return TMS_OK;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static tms_status write_model(const char *model, const char *out, const struct tms_quantize_options *options,
+                              bool converter, struct tms_result **results, double *seconds, uint64_t *source_bytes,
+                              struct tms_error *err)
+{
+    double start = now();
+    struct order o = {.options = options, .n = options->n_types};
+    tms_status status;
+    if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");
+    o.targets = tms_calloc(o.n, sizeof *o.targets);
+    o.stats = tms_calloc(o.n, sizeof *o.stats);
+    o.results = tms_calloc(o.n, sizeof *o.results);
+    status = o.targets && o.stats && o.results ? TMS_OK : tms_fail_memory(err, o.n * sizeof *o.results);
+    /* Types are understood before a large model is opened. */
+    for (size_t i = 0; i < o.n && status == TMS_OK; i++) {
+        struct tms_spec spec;
+        if (!(converter && strcasecmp(options->types[i], "auto") == 0)) status = tms_spec_parse(&spec, options->types[i], err);
+    }
+    if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
+    if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
+        status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
+    for (size_t i = 0; i < o.n && status == TMS_OK; i++)
+        status = plan_one(&o, i, options->types[i], out, converter, err);
+    if (status == TMS_OK && !options->dry_run) {
+        bool made = o.n > 1 && !tms_path_is_dir(out);
+        status = o.n > 1 ? make_out_folder(out, err) : TMS_OK;
+        if (status == TMS_OK) status = tms_pool_create(&o.pool, options->n_threads, err);
+        for (size_t i = 0; i < o.n && status == TMS_OK; i++) status = create_outputs(&o, o.targets[i], err);
+        if (status == TMS_OK) status = fill(&o, source_bytes, err);
+        if (status != TMS_OK) {
+            for (size_t i = 0; i < o.n; i++) {
+                tms_target_free(o.targets[i]);
+                o.targets[i] = NULL;
+            }
+            if (made) (void)rmdir(out);
+        }
+    }
+    if (status == TMS_OK) status = describe(&o, err);
+    tms_pool_free(o.pool);
+    for (size_t i = 0; o.targets && i < o.n; i++) tms_target_free(o.targets[i]);
+    tms_source_close(o.source);
+    free(o.targets);
+    free(o.stats);
+    if (status != TMS_OK) {
+        tms_results_free(o.results, o.n);
+        return status;
+    }
+    *results = o.results;
+    if (seconds) *seconds = now() - start;
+    return TMS_OK;
+}
+
+tms_status tms_quantize(const char *model, const char *out, const struct tms_quantize_options *options,
+                        struct tms_result **results, double *seconds, uint64_t *source_bytes, struct tms_error *err)
+{
+    return write_model(model, out, options, false, results, seconds, source_bytes, err);
+}
+
+tms_status tms_convert(const char *model, const char *out, const struct tms_quantize_options *options,
+                       struct tms_result **results, double *seconds, uint64_t *source_bytes, struct tms_error *err)
+{
+    return write_model(model, out, options, true, results, seconds, source_bytes, err);
+}
+
+void tms_results_free(struct tms_result *results, size_t n)
+{
+    for (size_t i = 0; results && i < n; i++) {
+        free(results[i].type);
+        free(results[i].path);
+    }
+    free(results);
+}

@@ -1,0 +1,69 @@
+/* What all targets share. See target.h. */
+#include "target/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+tms_status tms_target_plan(struct tms_target **out, const struct tms_source *source, const struct tms_spec *spec,
+                           const struct tms_target_options *options, struct tms_error *err)
+{
+    struct tms_target *t = calloc(1, sizeof *t);
+    if (!t) return tms_fail_memory(err, sizeof *t);
+    t->source = source;
+    t->spec = *spec;
+    t->folder = spec->dialect != TMS_DIALECT_GGUF;
+    t->n_parameters = tms_source_parameters(source);
+    tms_status status = t->folder ? tms_target_plan_bnb(t, options, err) : tms_target_plan_gguf(t, options, err);
+    if (status != TMS_OK) {
+        tms_target_free(t);
+        return status;
+    }
+    *out = t;
+    return TMS_OK;
+}
+
+void tms_target_free(struct tms_target *target)
+{
+    if (!target) return;
+    for (size_t i = 0; i < target->n_files; i++) {
+        tms_output_discard(target->files[i].output);
+        tms_kvs_free(&target->files[i].kvs);
+        tms_buf_free(&target->files[i].header);
+        free(target->files[i].name);
+    }
+    for (size_t i = 0; i < target->n_routes; i++) free(target->routes[i].absmax_values);
+    tms_output_dir_discard(target->dir);
+    tms_kvs_free(&target->kvs);
+    free(target->files);
+    free(target->outs);
+    free(target->routes);
+    free(target->path);
+    tms_arena_free(&target->arena);
+    free(target);
+}
+
+struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name, enum tms_type type, uint32_t n_dims,
+                                          const uint64_t *shape)
+{
+    if (!tms_grow(&t->outs, &t->cap_outs, t->n_outs + 1, sizeof *t->outs)) return NULL;
+    struct tms_out_tensor *out = &t->outs[t->n_outs];
+    *out = (struct tms_out_tensor){.name = tms_arena_strndup(&t->arena, name, strlen(name)), .type = type,
+                                   .n_dims = n_dims, .n_elems = 1};
+    if (!out->name) return NULL;
+    for (uint32_t d = 0; d < n_dims; d++) {
+        out->shape[d] = shape[d];
+        out->n_elems *= shape[d];
+    }
+    out->bytes = tms_codec_bytes(tms_codec(type), out->n_elems);
+    t->n_outs++;
+    return out;
+}
+
+struct tms_route *tms_target_add_route(struct tms_target *t, size_t source, enum tms_route_kind kind, size_t out)
+{
+    if (!tms_grow(&t->routes, &t->cap_routes, t->n_routes + 1, sizeof *t->routes)) return NULL;
+    struct tms_route *route = &t->routes[t->n_routes++];
+    *route = (struct tms_route){.source = source, .kind = kind, .out = out, .absmax = TMS_NO_OUT,
+                                .nested_absmax = TMS_NO_OUT, .quant_state = TMS_NO_OUT};
+    return route;
+}

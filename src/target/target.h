@@ -1,0 +1,107 @@
+/* A target: one model in one output type. It is planned whole (every tensor, every byte's place) before the first
+ * weight is read; then src/target/pipeline.c fills it in. */
+#ifndef TMS_TARGET_TARGET_H
+#define TMS_TARGET_TARGET_H
+
+#include "base/file.h"
+#include "model/source.h"
+#include "plan/spec.h"
+
+/* One stored tensor of the output. */
+struct tms_out_tensor {
+    const char *name;
+    enum tms_type type;
+    uint32_t n_dims;
+    uint64_t shape[TMS_ST_MAX_DIMS]; /* slowest first */
+    uint64_t n_elems, bytes;
+    uint32_t file;
+    uint64_t offset;      /* from the start of its file */
+    bool is_scale;        /* belongs to the weights of another tensor */
+    bool fallback;
+    bool late;            /* its length is known only at the end (quant_state with nested offset) */
+    const void *contents; /* fixed bytes, or NULL if a route fills it */
+};
+
+#define TMS_NO_OUT SIZE_MAX
+
+enum tms_route_kind {
+    TMS_ROUTE_COPY,  /* the stored bytes as they are */
+    TMS_ROUTE_CODEC, /* decode, transform, encode with a codec of the table */
+    TMS_ROUTE_BNB4,
+    TMS_ROUTE_INT8,
+};
+
+/* How one source tensor gets into the output. */
+struct tms_route {
+    size_t source; /* index of the tensor */
+    enum tms_route_kind kind;
+    size_t out; /* index of the tensor that gets the codes */
+    const struct tms_codec *codec;
+    uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
+    /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
+    size_t absmax, nested_absmax, quant_state;
+    float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
+};
+
+struct tms_out_file {
+    char *name;             /* "" for a single file: then the target's path is the file */
+    struct tms_kvs kvs;     /* GGUF */
+    struct tms_buf header;  /* the beginning of the file */
+    uint64_t size;          /* of the whole file */
+    struct tms_output *output;
+};
+
+struct tms_target {
+    const struct tms_source *source;
+    struct tms_spec spec;
+    bool folder; /* a Hugging Face folder */
+    char *path;  /* where it goes: a file, a folder, or for split GGUFs the pattern's "PREFIX.gguf" */
+    struct tms_output_dir *dir; /* folders and splits are written in one */
+    size_t n_outs, cap_outs;
+    struct tms_out_tensor *outs;
+    size_t n_routes, cap_routes;
+    struct tms_route *routes;
+    size_t n_files;
+    struct tms_out_file *files;
+    struct tms_kvs kvs;        /* GGUF: the model's key-values; bitsandbytes: none */
+    uint64_t reserved_header;  /* bitsandbytes: bytes kept for each header while lengths are open */
+    size_t n_quantized, n_kept, n_fallbacks;
+    uint64_t n_parameters;
+    struct tms_arena arena;    /* owns names and contents */
+};
+
+struct tms_target_options {
+    bool converter;       /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
+    bool convert_auto;    /* the matrices' type is that of the source (bf16 or f16) */
+    bool pure, allow_requantize, vocab_only;
+    bool preview;         /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
+    const char *model_name, *pre;
+    uint64_t split_max_bytes, split_max_tensors, max_shard_bytes;
+    tms_report_fn warn;
+    void *warn_ctx;
+};
+
+/* Plans a target; TMS_EINPUT or TMS_EUSAGE if the source cannot be written so. */
+tms_status tms_target_plan(struct tms_target **out, const struct tms_source *source, const struct tms_spec *spec,
+                           const struct tms_target_options *options, struct tms_error *err);
+void tms_target_free(struct tms_target *target);
+
+/* The two dialects; called by tms_target_plan. */
+tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
+tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
+
+/* bitsandbytes: lays the files out again with the lengths that are known now; places before late tensors do not
+ * change. */
+tms_status tms_target_relayout_bnb(struct tms_target *t, struct tms_error *err);
+/* bitsandbytes: config.json, index and the other files of the folder, into `dir`. */
+tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err);
+/* The quant_state JSON of a 4-bit tensor. offset NULL: no double quantization. */
+void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,
+                         const float *offset);
+
+/* Appends; NULL if memory is short. */
+struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name, enum tms_type type, uint32_t n_dims,
+                                          const uint64_t *shape);
+struct tms_route *tms_target_add_route(struct tms_target *t, size_t source, enum tms_route_kind kind, size_t out);
+
+#endif

@@ -1,0 +1,45 @@
+/* What all unit tests share: golden files, scratch folders, hashes. */
+#ifndef TESTS_SUPPORT_H
+#define TESTS_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/error.h"
+
+/* "tests/golden/NAME" as an absolute path, in one of a few rotating buffers. */
+const char *golden(const char *name);
+/* The model that the repository carries. */
+const char *pebble(void);
+/* "../shared/NAME", or NULL when it is not there (then call skip()). */
+const char *shared_path(const char *name);
+
+/* A fresh folder that is removed at exit; the path of `name` in it, in one of a few rotating buffers. */
+const char *scratch(const char *name);
+
+/* Whole file; fails the test if it cannot be read. Free with free. */
+uint8_t *read_whole(const char *path, size_t *n);
+void write_whole(const char *path, const void *bytes, size_t n);
+
+/* Lower-case hex of the SHA-256. */
+void sha256_hex(const void *bytes, size_t n, char hex[65]);
+
+/* Fails with the message if status is not TMS_OK. */
+#define assert_ok(status, err) assert_ok_at((status), &(err), __FILE__, __LINE__)
+void assert_ok_at(tms_status status, const struct tms_error *err, const char *file, int line);
+/* Fails, naming the first difference, if the two differ. */
+#define assert_same_bytes(got, want, n, what) assert_same_bytes_at((got), (want), (n), (what), __FILE__, __LINE__)
+void assert_same_bytes_at(const void *got, const void *want, size_t n, const char *what, const char *file, int line);
+
+/* A small reproducible generator (splitmix64). */
+uint64_t next_random(uint64_t *state);
+float random_normal(uint64_t *state);
+
+#endif

@@ -1,0 +1,395 @@
+/* The element types: golden bytes of ggml, and what must hold for any bytes and any finite floats. */
+#include "support.h"
+
+#include <float.h>
+#include <math.h>
+
+#include "base/cpu.h"
+#include "tamis/codec.h"
+
+static const enum tms_type encoded_types[] = {TMS_F32,  TMS_F16,  TMS_BF16, TMS_F64,     TMS_F8_E4M3, TMS_F8_E5M2,
+                                              TMS_F8_E8M0, TMS_Q4_0, TMS_Q4_1, TMS_Q5_0, TMS_Q5_1,    TMS_Q8_0,
+                                              TMS_Q2_K, TMS_Q3_K, TMS_Q4_K, TMS_Q5_K,    TMS_Q6_K,    TMS_Q8_K};
+enum { N_ENCODED = sizeof encoded_types / sizeof encoded_types[0] };
+
+static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+
+/* ---- golden files of ggml ---- */
+
+struct golden_case {
+    char name[32];
+    size_t n_rows, n_cols, first;
+};
+struct golden_inputs {
+    struct golden_case cases[64];
+    size_t n_cases;
+    float *x;
+};
+
+static void read_inputs(struct golden_inputs *in)
+{
+    size_t n;
+    in->x = (float *)(void *)read_whole(golden("ggml/inputs.f32"), &n);
+    in->n_cases = 0;
+    char *text = (char *)read_whole(golden("ggml/cases.tsv"), &n), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        struct golden_case *c = &in->cases[in->n_cases];
+        if (sscanf(line, "%31s %zu %zu %zu", c->name, &c->n_rows, &c->n_cols, &c->first) == 4) in->n_cases++;
+    }
+    free(text);
+    assert_true(in->n_cases > 20);
+}
+
+static const struct golden_case *find_case(const struct golden_inputs *in, const char *name)
+{
+    for (size_t i = 0; i < in->n_cases; i++)
+        if (strcmp(in->cases[i].name, name) == 0) return &in->cases[i];
+    fail_msg("no golden case %s", name);
+    return NULL;
+}
+
+/* Calls check for every line of outputs.tsv that is about a type that tamis encodes or decodes without weights. */
+static size_t each_golden_output(void (*check)(const struct tms_codec *codec, const char *what, const float *x,
+                                               size_t n, const uint8_t *bytes, size_t n_bytes, const float *decoded))
+{
+    struct golden_inputs in;
+    read_inputs(&in);
+    size_t n, checked = 0;
+    char *text = (char *)read_whole(golden("ggml/outputs.tsv"), &n), *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char type[32], weights[16], name[32], file[64], path[96], what[128];
+        unsigned id, elems, block_bytes;
+        size_t offset, length;
+        if (sscanf(line, "%31s %u %u %u %15s %31s %63s %zu %zu", type, &id, &elems, &block_bytes, weights, name, file,
+                   &offset, &length) != 9)
+            continue;
+        const struct tms_codec *codec = tms_codec((enum tms_type)id);
+        assert_non_null(codec);
+        if (tms_codec_by_name(type) != codec) fail_msg("%s: its name in the table is %s", type, codec->name);
+        assert_int_equal(codec->block_elems, elems);
+        assert_int_equal(codec->block_bytes, block_bytes);
+        if (strcmp(weights, "plain") != 0 || !codec->decode) continue;
+
+        const struct golden_case *c = find_case(&in, name);
+        size_t n_values = c->n_rows * c->n_cols, n_bytes, n_decoded;
+        assert_int_equal(tms_codec_bytes(codec, n_values), length);
+        snprintf(path, sizeof path, "ggml/%s", file);
+        uint8_t *bytes = read_whole(golden(path), &n_bytes);
+        snprintf(path, sizeof path, "ggml/%s.plain.f32", type);
+        uint8_t *decoded = read_whole(golden(path), &n_decoded);
+        assert_true(offset + length <= n_bytes);
+        size_t decoded_offset = offset / block_bytes * elems * sizeof(float);
+        assert_true(decoded_offset + n_values * sizeof(float) <= n_decoded);
+        snprintf(what, sizeof what, "%s of %s", type, name);
+        check(codec, what, in.x + c->first, n_values, bytes + offset, length,
+              (const float *)(const void *)(decoded + decoded_offset));
+        checked++;
+        free(bytes);
+        free(decoded);
+    }
+    free(text);
+    free(in.x);
+    return checked;
+}
+
+static void check_encoding(const struct tms_codec *codec, const char *what, const float *x, size_t n,
+                           const uint8_t *bytes, size_t n_bytes, const float *decoded)
+{
+    (void)decoded;
+    if (!codec->encode) return;
+    uint8_t *got = malloc(n_bytes + 1);
+    for (size_t misaligned = 0; misaligned < 2; misaligned++) {
+        memset(got, 0xee, n_bytes + 1);
+        codec->encode(x, got + misaligned, n);
+        assert_same_bytes(got + misaligned, bytes, n_bytes, what);
+    }
+    free(got);
+}
+
+static void check_decoding(const struct tms_codec *codec, const char *what, const float *x, size_t n,
+                           const uint8_t *bytes, size_t n_bytes, const float *decoded)
+{
+    (void)x;
+    uint8_t *from = malloc(n_bytes + 1);
+    float *got = malloc(n * sizeof *got);
+    for (size_t misaligned = 0; misaligned < 2; misaligned++) {
+        memcpy(from + misaligned, bytes, n_bytes);
+        codec->decode(from + misaligned, got, n);
+        assert_same_bytes(got, decoded, n * sizeof *got, what);
+    }
+    free(from);
+    free(got);
+}
+
+static void encoders_give_the_bytes_of_ggml(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        tms_cpu_force(levels[i]);
+        assert_true(each_golden_output(check_encoding) > 200);
+    }
+}
+
+static void decoders_give_the_floats_of_ggml(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        tms_cpu_force(levels[i]);
+        assert_true(each_golden_output(check_decoding) > 200);
+    }
+}
+
+/* ---- any floats ---- */
+
+/* Rows that ordinary data do not hold; the kind of each of the 8 super-blocks differs. */
+static void fill_strange(float *x, size_t n, int kind, uint64_t *seed)
+{
+    for (size_t i = 0; i < n; i++) {
+        float r = random_normal(seed), v = 0;
+        switch (kind) {
+        case 0: v = i % 2 ? -0.0f : 0.0f; break;
+        case 1: v = 1e-42f * r; break;                           /* subnormal */
+        case 2: v = FLT_TRUE_MIN; break;                         /* the smallest there is */
+        case 3: v = i % 2 ? 1e38f : -1e38f; break;               /* differences near the limit */
+        case 4: v = i % 3 ? FLT_MAX : -FLT_MAX; break;           /* differences overflow */
+        case 5: v = i % 37 == 5 ? 3e38f : 1e-38f * r; break;     /* both at once */
+        case 6: v = ldexpf(r, (int)(next_random(seed) % 240) - 130); break;
+        case 7: v = i % 64 == 0 ? -1e30f : 0; break;
+        case 8: v = 1e-15f * (1 + 1e-3f * r); break;             /* about the bound below which a block is zero */
+        case 9: v = 1 + 1e-7f * r; break;                        /* constant but for the last bit */
+        case 10: v = 1e19f * r; break;                           /* squares overflow */
+        case 11: v = 1e-30f * r; break;                          /* squares vanish */
+        default: {                                               /* any finite bits */
+            uint32_t u = (uint32_t)next_random(seed);
+            if ((u & 0x7f800000) == 0x7f800000) u &= 0x807fffff;
+            memcpy(&v, &u, sizeof v);
+        }
+        }
+        x[i] = isfinite(v) ? v : 1;
+    }
+}
+enum { N_STRANGE = 13 };
+
+static void strange_floats_give_the_same_bytes_on_every_level(void **state)
+{
+    (void)state;
+    enum { N = 8 * 256 + 256 };
+    float *x = malloc(N * sizeof *x), *back = malloc(N * sizeof *back);
+    uint8_t *want = malloc(N * 8), *got = malloc(N * 8);
+    for (int t = 0; t < N_ENCODED; t++) {
+        const struct tms_codec *codec = tms_codec(encoded_types[t]);
+        size_t n_bytes = tms_codec_bytes(codec, N);
+        for (int kind = 0; kind < N_STRANGE; kind++) {
+            uint64_t seed = (uint64_t)kind + 1;
+            fill_strange(x, N, kind, &seed);
+            for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+                tms_cpu_force(levels[i]);
+                memset(got, 0xee, n_bytes);
+                codec->encode(x, got, N);
+                codec->decode(got, back, N);
+                if (i == 0) memcpy(want, got, n_bytes);
+                assert_same_bytes(got, want, n_bytes, codec->name);
+            }
+        }
+    }
+    free(x), free(back), free(want), free(got);
+}
+
+static void random_rows_give_the_same_bytes_on_every_level(void **state)
+{
+    (void)state;
+    enum { N = 35 * 256 }; /* an odd number of super-blocks: no vector divides it */
+    float *x = malloc(N * sizeof *x);
+    uint8_t *want = malloc(N * 8), *got = malloc(N * 8);
+    uint64_t seed = 7;
+    for (int round = 0; round < 8; round++) {
+        float width = ldexpf(1, -2 * round);
+        for (size_t i = 0; i < N; i++) {
+            float r = random_normal(&seed);
+            x[i] = width * (round % 2 ? r * r * r : r);
+            if (round == 4) x[i] = fabsf(x[i]);
+            if (round == 5) x[i] = -fabsf(x[i]);
+            if (round == 6) x[i] = roundf(8 * x[i] / width) / 8; /* many ties */
+        }
+        for (int t = 0; t < N_ENCODED; t++) {
+            const struct tms_codec *codec = tms_codec(encoded_types[t]);
+            size_t n_bytes = tms_codec_bytes(codec, N);
+            for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+                tms_cpu_force(levels[i]);
+                memset(got, 0xee, n_bytes);
+                codec->encode(x, got, N);
+                if (i == 0) memcpy(want, got, n_bytes);
+                assert_same_bytes(got, want, n_bytes, codec->name);
+            }
+        }
+    }
+    free(x), free(want), free(got);
+}
+
+static void blocks_do_not_depend_on_their_neighbours(void **state)
+{
+    (void)state;
+    enum { N = 5 * 256 };
+    float *x = malloc(N * sizeof *x);
+    uint8_t *whole = malloc(N * 8), *single = malloc(N * 8);
+    uint64_t seed = 3;
+    for (size_t i = 0; i < N; i++) x[i] = random_normal(&seed);
+    for (int t = 0; t < N_ENCODED; t++) {
+        const struct tms_codec *codec = tms_codec(encoded_types[t]);
+        codec->encode(x, whole, N);
+        for (size_t i = 0; i < N / codec->block_elems; i++)
+            codec->encode(x + i * codec->block_elems, single + i * codec->block_bytes, codec->block_elems);
+        assert_same_bytes(single, whole, tms_codec_bytes(codec, N), codec->name);
+    }
+    free(x), free(whole), free(single);
+}
+
+static void no_values_touch_no_bytes(void **state)
+{
+    (void)state;
+    float x = 5;
+    uint8_t byte = 0xee;
+    for (int t = 0; t < N_ENCODED; t++) {
+        tms_codec(encoded_types[t])->encode(&x, &byte, 0);
+        tms_codec(encoded_types[t])->decode(&byte, &x, 0);
+    }
+    assert_int_equal(byte, 0xee);
+    assert_true(x == 5);
+}
+
+/* ---- any bytes ---- */
+
+static void any_bytes_decode_alike_on_every_level(void **state)
+{
+    (void)state;
+    enum { N = 9 * 256 };
+    uint8_t *bytes = malloc(N * 8 + 1);
+    float *want = malloc(N * sizeof *want), *got = malloc(N * sizeof *got);
+    uint64_t seed = 11;
+    for (size_t row = 0; tms_codec_at(row); row++) {
+        const struct tms_codec *codec = tms_codec_at(row);
+        if (!codec->decode) continue;
+        size_t n_bytes = tms_codec_bytes(codec, N);
+        for (int round = 0; round < 4; round++) {
+            for (size_t i = 0; i < n_bytes; i++)
+                bytes[i] = round == 0 ? 0 : round == 1 ? 0xff : (uint8_t)next_random(&seed);
+            for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+                tms_cpu_force(levels[i]);
+                codec->decode(bytes, got, N);
+                if (i == 0) memcpy(want, got, N * sizeof *got);
+                for (size_t k = 0; k < N; k++) {
+                    if (isnan(got[k]) && isnan(want[k])) continue;
+                    if (memcmp(&got[k], &want[k], sizeof(float)) != 0)
+                        fail_msg("%s: value %zu is %a, was %a", codec->name, k, (double)got[k], (double)want[k]);
+                }
+            }
+        }
+    }
+    free(bytes), free(want), free(got);
+}
+
+/* ---- the table ---- */
+
+static void table_is_in_order_and_complete(void **state)
+{
+    (void)state;
+    int last = -1;
+    size_t n = 0;
+    for (const struct tms_codec *c; (c = tms_codec_at(n)); n++) {
+        assert_true((int)c->id > last);
+        last = (int)c->id;
+        assert_ptr_equal(tms_codec(c->id), c);
+        assert_ptr_equal(tms_codec_by_name(c->name), c);
+        assert_true(c->block_elems > 0);
+        for (const char *p = c->name; *p; p++) assert_false(*p >= 'A' && *p <= 'Z');
+    }
+    assert_int_equal(n, 49);
+    assert_null(tms_codec_at(n + 1));
+    for (int id = TMS_BOOL; id <= TMS_C64; id++) assert_non_null(tms_codec((enum tms_type)id));
+    /* 4, 5, 31 … 33 and 36 … 38 were ggml types once. */
+    int removed[] = {4, 5, 31, 32, 33, 36, 37, 38, TMS_GGML_TYPES, TMS_TYPE_NONE};
+    for (size_t i = 0; i < sizeof removed / sizeof removed[0]; i++) assert_null(tms_codec((enum tms_type)removed[i]));
+}
+
+static void names_are_found_in_any_case(void **state)
+{
+    (void)state;
+    assert_int_equal(tms_codec_by_name("Q4_K")->id, TMS_Q4_K);
+    assert_int_equal(tms_codec_by_name("iq2_XXS")->id, TMS_IQ2_XXS);
+    assert_int_equal(tms_codec_by_name("F8_E4M3")->id, TMS_F8_E4M3);
+    assert_null(tms_codec_by_name("q4_k_m"));
+    assert_null(tms_codec_by_name(""));
+}
+
+static void byte_counts_are_exact_or_overflow(void **state)
+{
+    (void)state;
+    assert_int_equal(tms_codec_bytes(tms_codec(TMS_Q4_K), 512), 288);
+    assert_int_equal(tms_codec_bytes(tms_codec(TMS_F32), 0), 0);
+    assert_true(tms_codec_bytes(tms_codec(TMS_F64), UINT64_C(1) << 61) == UINT64_MAX);
+    assert_true(tms_codec_bytes(tms_codec(TMS_F16), (UINT64_C(1) << 63) - 1) == UINT64_MAX - 1);
+}
+
+static void integers_and_booleans_decode_to_their_values(void **state)
+{
+    (void)state;
+    float x[3];
+    tms_codec(TMS_I8)->decode((int8_t[]){-128, 0, 127}, x, 3);
+    assert_true(x[0] == -128 && x[1] == 0 && x[2] == 127);
+    tms_codec(TMS_U8)->decode((uint8_t[]){0, 128, 255}, x, 3);
+    assert_true(x[0] == 0 && x[1] == 128 && x[2] == 255);
+    tms_codec(TMS_BOOL)->decode((uint8_t[]){0, 1, 255}, x, 3);
+    assert_true(x[0] == 0 && x[1] == 1 && x[2] == 1);
+    tms_codec(TMS_I16)->decode((int16_t[]){-32768, 5, 32767}, x, 3);
+    assert_true(x[0] == -32768 && x[1] == 5 && x[2] == 32767);
+    tms_codec(TMS_U16)->decode((uint16_t[]){0, 5, 65535}, x, 3);
+    assert_true(x[0] == 0 && x[1] == 5 && x[2] == 65535);
+    tms_codec(TMS_I32)->decode((int32_t[]){INT32_MIN, 16777217, 7}, x, 3); /* 2^24 + 1 is a tie: to even */
+    assert_true(x[0] == -0x1p31f && x[1] == 0x1p24f && x[2] == 7);
+    tms_codec(TMS_U32)->decode((uint32_t[]){UINT32_MAX, 16777219, 7}, x, 3);
+    assert_true(x[0] == 0x1p32f && x[1] == 16777220 && x[2] == 7);
+    tms_codec(TMS_I64)->decode((int64_t[]){INT64_MIN, -1, (INT64_C(1) << 40) + 1}, x, 3);
+    assert_true(x[0] == -0x1p63f && x[1] == -1 && x[2] == 0x1p40f);
+    tms_codec(TMS_U64)->decode((uint64_t[]){UINT64_MAX, 1, (UINT64_C(1) << 40) + 1}, x, 3);
+    assert_true(x[0] == 0x1p64f && x[1] == 1 && x[2] == 0x1p40f);
+    tms_codec(TMS_F64)->decode((double[]){1e300, -1e-300, 0.1}, x, 3);
+    assert_true(isinf(x[0]) && x[1] == 0 && signbit(x[1]) && x[2] == 0.1f);
+}
+
+static void fnuz_floats_decode_to_their_definition(void **state)
+{
+    (void)state;
+    for (int b = 0; b < 256; b++) {
+        uint8_t byte = (uint8_t)b;
+        float e4m3, e5m2;
+        tms_codec(TMS_F8_E4M3FNUZ)->decode(&byte, &e4m3, 1);
+        tms_codec(TMS_F8_E5M2FNUZ)->decode(&byte, &e5m2, 1);
+        if (b == 0x80) {
+            assert_true(isnan(e4m3) && isnan(e5m2));
+            continue;
+        }
+        int e = b >> 3 & 15, m = b & 7, sign = b & 0x80 ? -1 : 1;
+        assert_true(e4m3 == (float)sign * ldexpf((float)(e ? 8 + m : m), (e ? e : 1) - 8 - 3));
+        e = b >> 2 & 31, m = b & 3;
+        assert_true(e5m2 == (float)sign * ldexpf((float)(e ? 4 + m : m), (e ? e : 1) - 16 - 2));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(encoders_give_the_bytes_of_ggml),
+        cmocka_unit_test(decoders_give_the_floats_of_ggml),
+        cmocka_unit_test(strange_floats_give_the_same_bytes_on_every_level),
+        cmocka_unit_test(random_rows_give_the_same_bytes_on_every_level),
+        cmocka_unit_test(blocks_do_not_depend_on_their_neighbours),
+        cmocka_unit_test(no_values_touch_no_bytes),
+        cmocka_unit_test(any_bytes_decode_alike_on_every_level),
+        cmocka_unit_test(table_is_in_order_and_complete),
+        cmocka_unit_test(names_are_found_in_any_case),
+        cmocka_unit_test(byte_counts_are_exact_or_overflow),
+        cmocka_unit_test(integers_and_booleans_decode_to_their_values),
+        cmocka_unit_test(fnuz_floats_decode_to_their_definition),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
