@@ -27,8 +27,11 @@ int run_check(const struct command *self, int argc, char **argv)
     int code = parse_options(self, argc, argv, NULL, 0, &common, &model, 1);
     if (code >= 0) return code;
     struct findings findings = {.json = common.json, .lines = json_array(), .bar = &bar};
-    struct tms_check_options options = {.n_threads = (unsigned)common.threads, .finding = show_finding,
-                                        .finding_ctx = &findings, .progress = progress_show, .progress_ctx = &bar};
+    struct tms_check_options options = {.n_threads = (unsigned)common.threads,
+                                        .finding = show_finding,
+                                        .finding_ctx = &findings,
+                                        .progress = progress_show,
+                                        .progress_ctx = &bar};
     progress_begin(&bar, &common);
     tms_status status = tms_check(model, &options, &result, &err);
     progress_end(&bar);
@@ -38,15 +41,17 @@ int run_check(const struct command *self, int argc, char **argv)
     }
     code = result.n_findings ? 2 : 0;
     if (common.json) {
-        int printed = print_json(json_pack("{s:s, s:b, s:o, s:I, s:I, s:I}", "model", model, "ok", code == 0, "findings",
-                                           findings.lines, "tensors", (json_int_t)result.n_tensors, "bytes_read",
-                                           (json_int_t)result.bytes, "tensors_not_decoded", (json_int_t)result.n_unread));
+        int printed =
+            print_json(json_pack("{s:s, s:b, s:o, s:I, s:I, s:I}", "model", model, "ok", code == 0, "findings",
+                                 findings.lines, "tensors", (json_int_t)result.n_tensors, "bytes_read",
+                                 (json_int_t)result.bytes, "tensors_not_decoded", (json_int_t)result.n_unread));
         return printed ? printed : code;
     }
     json_decref(findings.lines);
     if (code == 0 && !common.quiet)
         printf("%s: good: %zu tensors, %s, all values finite\n", model, result.n_tensors, human_bytes(result.bytes));
     if (result.n_unread && !common.quiet)
-        printf("%s: values of %zu tensors were not looked at: tamis cannot decode their type yet\n", model, result.n_unread);
+        printf("%s: values of %zu tensors were not looked at: tamis cannot decode their type yet\n", model,
+               result.n_unread);
     return code;
 }

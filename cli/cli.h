@@ -72,8 +72,8 @@ const char *shape_text(const struct tms_tensor_info *tensor);
 /* A table whose columns are as wide as their widest cell. */
 struct table {
     size_t n_columns, n_cells, cap;
-    char **cells;           /* row after row; the first row is the heading */
-    bool right[16];         /* aligned to the right */
+    char **cells;   /* row after row; the first row is the heading */
+    bool right[16]; /* aligned to the right */
     bool failed;
 };
 /* `alignment`: a letter for each column, 'l' or 'r'. */

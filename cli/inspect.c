@@ -34,8 +34,10 @@ static void add_to(struct sums *sums, const char *label, const struct tms_tensor
     size_t i = 0;
     while (i < sums->n && strcmp(sums->items[i].label, label) != 0) i++;
     if (i == sums->n) {
-        if (sums->n == 63) i = 62; /* more kinds than anyone has: the last takes the rest */
-        else sums->n++;
+        if (sums->n == 63)
+            i = 62; /* more kinds than anyone has: the last takes the rest */
+        else
+            sums->n++;
         snprintf(sums->items[i].label, sizeof sums->items[i].label, "%s", label);
     }
     sums->items[i].n_tensors++;
@@ -110,7 +112,8 @@ static void print_as_loaded(const struct sums *types)
         }
     }
     if (!packed) return;
-    printf("as transformers counts it, loaded in its default float16: %s stored elements, float16 %s (%.2f %%), %s %s (%.2f %%)\n",
+    printf("as transformers counts it, loaded in its default float16: %s stored elements, float16 %s (%.2f %%), %s %s "
+           "(%.2f %%)\n",
            grouped(all), grouped(floats), percent(floats, all), packed, grouped(n_packed), percent(n_packed, all));
 }
 
@@ -120,8 +123,9 @@ static void print_text(const struct view *view, const struct tms_model_info *mod
 {
     struct table table;
     bool any_fallback = false;
-    printf("%s: %s, %s%s%s\n\n", model->name, model->format, *model->architecture ? model->architecture : "no architecture named",
-           preview ? ", as it would be in " : "", preview ? preview->type : "");
+    printf("%s: %s, %s%s%s\n\n", model->name, model->format,
+           *model->architecture ? model->architecture : "no architecture named", preview ? ", as it would be in " : "",
+           preview ? preview->type : "");
     table_begin(&table, "lllrr");
     table_cell(&table, "name");
     table_cell(&table, "shape");
@@ -190,12 +194,12 @@ static int print_document(const struct view *view, const struct tms_model_info *
     }
     uint64_t bytes = preview ? preview->tensor_bytes : model->tensor_bytes;
     uint64_t file_bytes = preview ? preview->file_bytes : model->file_bytes;
-    json_t *document = json_pack(
-        "{s:s, s:s, s:s, s:s?, s:I, s:I, s:f, s:I, s:o, s:o, s:o}", "name", model->name, "format", model->format,
-        "architecture", model->architecture, "to", preview ? preview->type : NULL, "parameters",
-        (json_int_t)model->n_parameters, "tensor_bytes", (json_int_t)bytes, "bits_per_weight",
-        model->n_parameters ? 8.0 * (double)bytes / (double)model->n_parameters : 0.0, "file_bytes",
-        (json_int_t)file_bytes, "types", sums_json(types), "scales", sums_json(scales), "tensors", tensors);
+    json_t *document =
+        json_pack("{s:s, s:s, s:s, s:s?, s:I, s:I, s:f, s:I, s:o, s:o, s:o}", "name", model->name, "format",
+                  model->format, "architecture", model->architecture, "to", preview ? preview->type : NULL,
+                  "parameters", (json_int_t)model->n_parameters, "tensor_bytes", (json_int_t)bytes, "bits_per_weight",
+                  model->n_parameters ? 8.0 * (double)bytes / (double)model->n_parameters : 0.0, "file_bytes",
+                  (json_int_t)file_bytes, "types", sums_json(types), "scales", sums_json(scales), "tensors", tensors);
     return print_json(document);
 }
 

@@ -25,7 +25,8 @@ static void print_help(FILE *to)
 {
     fputs("tamis makes large language models small, in every format that people run.\n\n"
           "  tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out\n\n"
-          "usage: tamis COMMAND [options]; `tamis COMMAND --help` tells more\n\n", to);
+          "usage: tamis COMMAND [options]; `tamis COMMAND --help` tells more\n\n",
+          to);
     struct table table;
     table_begin(&table, "ll");
     table_cell(&table, "  command");
@@ -35,10 +36,12 @@ static void print_help(FILE *to)
         table_cell(&table, "%s", commands[i].summary);
     }
     table_end(&table, to);
-    fputs("\nMODEL is a Hugging Face folder, a .safetensors or .gguf file (first of a split), or a config.json.\n"
-          "Every command takes --json, --threads N, -q (quiet), -v (more), --help; `tamis --version` tells the version.\n"
-          "Exit codes: 0 done, 1 wrong usage, 2 invalid or unsupported input, 3 reading or writing failed,\n"
-          "4 a check did not hold, 130 interrupted.\n", to);
+    fputs(
+        "\nMODEL is a Hugging Face folder, a .safetensors or .gguf file (first of a split), or a config.json.\n"
+        "Every command takes --json, --threads N, -q (quiet), -v (more), --help; `tamis --version` tells the version.\n"
+        "Exit codes: 0 done, 1 wrong usage, 2 invalid or unsupported input, 3 reading or writing failed,\n"
+        "4 a check did not hold, 130 interrupted.\n",
+        to);
 }
 
 int main(int argc, char **argv)

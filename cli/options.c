@@ -24,10 +24,22 @@ static bool parse_size(const char *text, uint64_t *out)
     if (!isdigit((unsigned char)text[0])) return false;
     double n = strtod(text, &end);
     switch (toupper((unsigned char)*end)) {
-    case 'K': n *= 1e3; end++; break;
-    case 'M': n *= 1e6; end++; break;
-    case 'G': n *= 1e9; end++; break;
-    case 'T': n *= 1e12; end++; break;
+    case 'K':
+        n *= 1e3;
+        end++;
+        break;
+    case 'M':
+        n *= 1e6;
+        end++;
+        break;
+    case 'G':
+        n *= 1e9;
+        end++;
+        break;
+    case 'T':
+        n *= 1e12;
+        end++;
+        break;
     default: break;
     }
     if (toupper((unsigned char)*end) == 'B') end++;

@@ -29,7 +29,8 @@ static void print_table(const struct job *job, const struct tms_result *results,
     uint64_t total = 0;
     size_t n = job->options.n_types, n_fallbacks = 0;
     bool dry = job->options.dry_run;
-    const char *const headings[] = {"type", "written to", "size", "bits/weight", "rms error", "of rms", "seconds", "MB/s", "peak memory"};
+    const char *const headings[] = {"type",   "written to", "size", "bits/weight", "rms error",
+                                    "of rms", "seconds",    "MB/s", "peak memory"};
     table_begin(&t, "llrrrrrrr");
     for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) table_cell(&t, "%s", headings[i]);
     for (size_t i = 0; i < n; i++) {
@@ -60,13 +61,13 @@ static void print_table(const struct job *job, const struct tms_result *results,
         table_cell(&t, "%s", human_bytes(peak_memory()));
     }
     table_end(&t, stdout);
-    if (!dry)
-        puts("seconds of a type: work on it, summed over threads; of all: by the clock, reading back included");
+    if (!dry) puts("seconds of a type: work on it, summed over threads; of all: by the clock, reading back included");
     for (size_t i = 0; i < n; i++) {
         const struct tms_result *r = &results[i];
         if (r->n_fallbacks)
             printf("%s: %zu of %zu tensors have rows that do not fit the type's block; the next larger type stands in "
-                   "(`tamis inspect --to` shows which)\n", r->type, r->n_fallbacks, r->n_tensors);
+                   "(`tamis inspect --to` shows which)\n",
+                   r->type, r->n_fallbacks, r->n_tensors);
     }
     if (!dry && !job->options.no_verify) puts("every output was read back: headers valid, all bytes as encoded");
     if (dry) puts("dry run: nothing was written");
@@ -93,9 +94,9 @@ static int write_out(struct job *job)
     if (job->common.json) {
         json_t *list = json_array();
         for (size_t i = 0; i < job->options.n_types; i++) json_array_append_new(list, result_json(&results[i]));
-        code = print_json(json_pack("{s:s, s:b, s:f, s:I, s:I, s:o}", "model", job->model, "dry_run", job->options.dry_run,
-                                    "seconds", seconds, "source_bytes", (json_int_t)source_bytes, "peak_memory_bytes",
-                                    (json_int_t)peak_memory(), "outputs", list));
+        code = print_json(json_pack("{s:s, s:b, s:f, s:I, s:I, s:o}", "model", job->model, "dry_run",
+                                    job->options.dry_run, "seconds", seconds, "source_bytes", (json_int_t)source_bytes,
+                                    "peak_memory_bytes", (json_int_t)peak_memory(), "outputs", list));
     } else if (!job->common.quiet) {
         print_table(job, results, seconds, source_bytes);
     }
@@ -123,15 +124,19 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"pure", 0, OPTION_FLAG, &o->pure, NULL, "GGUF: the same type for every matrix"},
-        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL, "GGUF: also change tensors that are quantized already (loses more)"},
+        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
+         "GGUF: also change tensors that are quantized already (loses more)"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
         {"force", 0, OPTION_FLAG, &o->force, NULL, "replace a folder that exists"},
         {"no-verify", 0, OPTION_FLAG, &o->no_verify, NULL, "do not read the outputs back"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "GGUF: general.name (default: from the folder's name)"},
         {"pre", 0, OPTION_TEXT, &o->pre, "NAME", "GGUF: name of the pre-tokenizer (default: recognised)"},
-        {"split-max-size", 0, OPTION_SIZE, &o->split_max_bytes, "SIZE", "GGUF: split into files of at most so many bytes (2G, 500M)"},
-        {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N", "GGUF: split into files of at most so many tensors"},
-        {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE", "folders: bytes per safetensors file (default 50G)"},
+        {"split-max-size", 0, OPTION_SIZE, &o->split_max_bytes, "SIZE",
+         "GGUF: split into files of at most so many bytes (2G, 500M)"},
+        {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
+         "GGUF: split into files of at most so many tensors"},
+        {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
+         "folders: bytes per safetensors file (default 50G)"},
     };
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
@@ -153,9 +158,12 @@ int run_convert(const struct command *self, int argc, char **argv)
     const char *type = "auto";
     const struct option options[] = {
         {"output", 'o', OPTION_TEXT, &job.out, "OUT.gguf", "file to write"},
-        {"outtype", 0, OPTION_TEXT, &type, "TYPE", "f32, f16, bf16, q8_0 or auto (bf16 or f16, as the source; default)"},
-        {"split-max-size", 0, OPTION_SIZE, &o->split_max_bytes, "SIZE", "split into files of at most so many bytes (2G, 500M)"},
-        {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N", "split into files of at most so many tensors"},
+        {"outtype", 0, OPTION_TEXT, &type, "TYPE",
+         "f32, f16, bf16, q8_0 or auto (bf16 or f16, as the source; default)"},
+        {"split-max-size", 0, OPTION_SIZE, &o->split_max_bytes, "SIZE",
+         "split into files of at most so many bytes (2G, 500M)"},
+        {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
+         "split into files of at most so many tensors"},
         {"vocab-only", 0, OPTION_FLAG, &o->vocab_only, NULL, "key-values and tokenizer, no weights"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "general.name (default: from the folder's name)"},

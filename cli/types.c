@@ -42,6 +42,7 @@ int run_types(const struct command *self, int argc, char **argv)
     }
     json_decref(list);
     table_end(&table, stdout);
-    puts("\nnf4 and fp4 take :b32 … :b4096 for another block size than 64 and :dq for double quantization, in any order.");
+    puts("\nnf4 and fp4 take :b32 … :b4096 for another block size than 64 and :dq for double quantization, in any "
+         "order.");
     return 0;
 }

@@ -42,12 +42,8 @@ for target in "$build"/fuzz_*; do
     case $name in
     fuzz_safetensors) seed "$name" "$seeds/corpus/st" "$seeds/corpus/hf/good"; headers "$name" ;;
     fuzz_gguf) seed "$name" "$seeds/corpus/gguf" ;;
-    fuzz_json_config)
-        mkdir -p "$seeds/json"
-        find "$seeds/corpus/hf" "$golden" -name '*.json' | while read -r file; do
-            cp "$file" "$seeds/json/$(echo "$file" | cksum | cut -d ' ' -f 1)"
-        done
-        seed "$name" "$seeds/json" ;;
+    fuzz_json_config) seed "$name" "$seeds/corpus/hf" "$golden" -name '*.json' ;;
+    fuzz_hf_index) seed "$name" "$seeds/corpus/hf" "$golden" -name '*.index.json' ;;
     *) # a target may bring a script that fills the folder given to it
         mkdir -p "$seeds/$name"
         if [ -x "$here/$name.seeds.sh" ]; then "$here/$name.seeds.sh" "$seeds/$name" "$seeds/corpus" "$golden"; fi ;;

@@ -59,24 +59,24 @@ struct tms_model_info {
     const char *architecture; /* "Qwen2ForCausalLM", "qwen2"; "" if the model does not say */
     const char *name;         /* general.name of a GGUF, else the last part of the path */
     bool architecture_known;
-    bool has_data;            /* false for a lone config.json */
+    bool has_data; /* false for a lone config.json */
     size_t n_tensors, n_files;
-    uint64_t n_parameters;    /* weights; scales and tables are not counted */
-    uint64_t tensor_bytes;    /* of all tensors */
-    uint64_t file_bytes;      /* of all files, headers included; 0 for a lone config.json */
+    uint64_t n_parameters; /* weights; scales and tables are not counted */
+    uint64_t tensor_bytes; /* of all tensors */
+    uint64_t file_bytes;   /* of all files, headers included; 0 for a lone config.json */
 };
 /* Strings are borrowed from the model. */
 void tms_model_describe(const struct tms_model *model, struct tms_model_info *info);
 
 struct tms_tensor_info {
     const char *name;
-    const char *type;    /* as its format calls it: "q4_k", "bf16", "u8" */
+    const char *type; /* as its format calls it: "q4_k" in GGUF, "bfloat16" in safetensors */
     uint32_t n_dims;
-    uint64_t shape[8];   /* slowest dimension first, as torch has it */
-    uint64_t n_elems;    /* as stored: a byte that holds two codes counts once */
+    uint64_t shape[8]; /* slowest dimension first, as torch has it */
+    uint64_t n_elems;  /* as stored: a byte that holds two codes counts once */
     uint64_t bytes;
-    bool is_scale;       /* absmax, block scales, maps, …: belongs to the weights of another tensor */
-    bool fallback;       /* previews: its rows do not fit the type that the rule gave, another stands in */
+    bool is_scale; /* absmax, block scales, maps, …: belongs to the weights of another tensor */
+    bool fallback; /* previews: its rows do not fit the type that the rule gave, another stands in */
 };
 /* i < n_tensors; by name, numbers in numeric order. */
 void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor_info *info);
@@ -84,9 +84,9 @@ void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor
 /* ---- target types -------------------------------------------------------------------------------------------- */
 
 struct tms_type_info {
-    const char *name;        /* as --to takes it, lower case */
-    const char *alias;       /* or NULL */
-    const char *container;   /* "GGUF", "Hugging Face folder" */
+    const char *name;      /* as --to takes it, lower case */
+    const char *alias;     /* or NULL */
+    const char *container; /* "GGUF", "Hugging Face folder" */
     const char *explanation;
 };
 /* i = 0 … while it returns true. */
@@ -102,13 +102,13 @@ tms_status tms_preview(struct tms_preview **out, const struct tms_model *model, 
 void tms_preview_free(struct tms_preview *preview);
 
 struct tms_preview_info {
-    const char *type;          /* canonical: "Q4_K_M", "nf4:dq" */
+    const char *type; /* canonical: "Q4_K_M", "nf4:dq" */
     const char *container;
     size_t n_tensors;
-    uint64_t n_parameters;     /* weights that it stands for */
-    uint64_t tensor_bytes;     /* of all tensors, scales included */
-    uint64_t scale_bytes;      /* of those, in tensors of scales (GGUF blocks carry theirs inside) */
-    uint64_t file_bytes;       /* size on disk of the weight files, headers included; 0 if it cannot be known */
+    uint64_t n_parameters; /* weights that it stands for */
+    uint64_t tensor_bytes; /* of all tensors, scales included */
+    uint64_t scale_bytes;  /* of those, in tensors of scales (GGUF blocks carry theirs inside) */
+    uint64_t file_bytes;   /* size on disk of the weight files, headers included; 0 if it cannot be known */
     size_t n_fallbacks;
 };
 void tms_preview_describe(const struct tms_preview *preview, struct tms_preview_info *info);
@@ -117,7 +117,7 @@ void tms_preview_tensor(const struct tms_preview *preview, size_t i, struct tms_
 /* ---- checking ------------------------------------------------------------------------------------------------ */
 
 struct tms_check_options {
-    unsigned n_threads; /* 0: all processors */
+    unsigned n_threads;  /* 0: all processors */
     tms_line_fn finding; /* one line per problem, in a fixed order */
     void *finding_ctx;
     tms_progress_fn progress;
@@ -125,10 +125,10 @@ struct tms_check_options {
 };
 
 struct tms_check_result {
-    size_t n_findings;  /* problems */
+    size_t n_findings; /* problems */
     size_t n_tensors;
-    size_t n_unread;    /* tensors of types that tamis cannot decode: their values were not looked at */
-    uint64_t bytes;     /* of tensors, read and looked at */
+    size_t n_unread; /* tensors of types that tamis cannot decode: their values were not looked at */
+    uint64_t bytes;  /* of tensors, read and looked at */
 };
 
 /* Reads the whole model. TMS_OK even if there are findings, TMS_EINPUT only if it cannot be opened at all. */
@@ -138,7 +138,7 @@ tms_status tms_check(const char *path, const struct tms_check_options *options, 
 /* ---- writing ------------------------------------------------------------------------------------------------- */
 
 struct tms_quantize_options {
-    const char *const *types;   /* target types; with tms_convert: one of f32 f16 bf16 q8_0 auto */
+    const char *const *types; /* target types; with tms_convert: one of f32 f16 bf16 q8_0 auto */
     size_t n_types;
     unsigned n_threads;         /* 0: all processors */
     bool pure;                  /* GGUF: one type for all tensors */
@@ -159,18 +159,18 @@ struct tms_quantize_options {
 };
 
 struct tms_result {
-    char *type;            /* canonical name */
-    char *path;            /* file or folder written (first file of a split) */
-    size_t n_files;        /* weight files */
-    uint64_t file_bytes;   /* of the weight files */
+    char *type;          /* canonical name */
+    char *path;          /* file or folder written (first file of a split) */
+    size_t n_files;      /* weight files */
+    uint64_t file_bytes; /* of the weight files */
     uint64_t tensor_bytes;
     uint64_t n_parameters;
     size_t n_tensors;
     size_t n_quantized, n_kept, n_fallbacks; /* tensors */
-    double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights */
-    double rms_weight;     /* sqrt(mean source^2) */
-    double thread_seconds; /* encoding, comparing, writing, summed over threads */
-    bool verified;         /* read back: headers parse, every byte is the one encoded */
+    double rms_error;                        /* sqrt(mean (decoded - source)^2) over all weights */
+    double rms_weight;                       /* sqrt(mean source^2) */
+    double thread_seconds;                   /* encoding, comparing, writing, summed over threads */
+    bool verified;                           /* read back: headers parse, every byte is the one encoded */
 };
 
 /* Writes `model` in every one of the types from one read. One type: `out` is the file (GGUF) or folder to write.

@@ -17,37 +17,39 @@ enum tms_cpu tms_cpu_force(enum tms_cpu level);
 /* One source, several machines. TMS_BY_CPU(linkage, name, (parameters), (arguments)) defines name(parameters) from the
  * always-inline function name_body, which it compiles once per level; the level is looked up at every call, so put
  * whole rows into it. The compiler does the vectorizing, without leave to reorder sums: results are equal. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): parameter lists and linkage cannot have them */
 #define TMS_INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__)
 #define TMS_TARGET_AVX2   __attribute__((target("avx2,fma,f16c")))
 #define TMS_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
-#define TMS_BY_CPU(linkage, name, parameters, arguments)                                                              \
-    static void name##_scalar parameters                                                                              \
-    {                                                                                                                 \
-        name##_body arguments;                                                                                        \
-    }                                                                                                                 \
-    TMS_TARGET_AVX2 static void name##_avx2 parameters                                                                \
-    {                                                                                                                 \
-        name##_body arguments;                                                                                        \
-    }                                                                                                                 \
-    TMS_TARGET_AVX512 static void name##_avx512 parameters                                                            \
-    {                                                                                                                 \
-        name##_body arguments;                                                                                        \
-    }                                                                                                                 \
-    linkage void name parameters                                                                                      \
-    {                                                                                                                 \
-        switch (tms_cpu_level()) {                                                                                    \
-        case TMS_CPU_AVX512: name##_avx512 arguments; break;                                                          \
-        case TMS_CPU_AVX2: name##_avx2 arguments; break;                                                              \
-        default: name##_scalar arguments; break;                                                                      \
-        }                                                                                                             \
+#define TMS_BY_CPU(linkage, name, parameters, arguments)                                                               \
+    static void name##_scalar parameters                                                                               \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
+    }                                                                                                                  \
+    TMS_TARGET_AVX2 static void name##_avx2 parameters                                                                 \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
+    }                                                                                                                  \
+    TMS_TARGET_AVX512 static void name##_avx512 parameters                                                             \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
+    }                                                                                                                  \
+    linkage void name parameters                                                                                       \
+    {                                                                                                                  \
+        switch (tms_cpu_level()) {                                                                                     \
+        case TMS_CPU_AVX512: name##_avx512 arguments; break;                                                           \
+        case TMS_CPU_AVX2: name##_avx2 arguments; break;                                                               \
+        default: name##_scalar arguments; break;                                                                       \
+        }                                                                                                              \
     }
 #else
-#define TMS_BY_CPU(linkage, name, parameters, arguments)                                                              \
-    linkage void name parameters                                                                                      \
-    {                                                                                                                 \
-        name##_body arguments;                                                                                        \
+#define TMS_BY_CPU(linkage, name, parameters, arguments)                                                               \
+    linkage void name parameters                                                                                       \
+    {                                                                                                                  \
+        name##_body arguments;                                                                                         \
     }
 #endif
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

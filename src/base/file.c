@@ -41,8 +41,8 @@ tms_status tms_file_read(const struct tms_file *file, void *to, uint64_t n, uint
         ssize_t got = pread(file->fd, p, part, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0)
-            return tms_fail(err, TMS_EIO, "%s: reading at byte %llu failed: %s", file->path,
-                            (unsigned long long)offset, strerror(errno));
+            return tms_fail(err, TMS_EIO, "%s: reading at byte %llu failed: %s", file->path, (unsigned long long)offset,
+                            strerror(errno));
         if (got == 0)
             return tms_fail(err, TMS_EINPUT, "%s: ends at byte %llu, %llu more were expected", file->path,
                             (unsigned long long)offset, (unsigned long long)n);

@@ -12,6 +12,9 @@ tms_status tms_json_parse(json_t **out, const char *text, size_t n, const char *
 {
     json_error_t problem;
     json_t *json = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &problem);
+    /* Running out of memory, jansson says so or says nothing. */
+    if (!json && (json_error_code(&problem) == json_error_out_of_memory || !problem.text[0]))
+        return tms_fail_memory(err, n);
     if (!json)
         return tms_fail(err, TMS_EINPUT, "%s: is not valid JSON: %s (line %d, column %d)", where, problem.text,
                         problem.line, problem.column);

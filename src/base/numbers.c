@@ -137,28 +137,28 @@ uint8_t tms_f32_to_e8m0(float x)
 }
 
 /* The rows. memcpy because no alignment is assumed of the narrow side; it compiles to plain loads and stores. */
-#define ROW_OF(name, narrow_type, widen, narrow)                                                                      \
-    TMS_INLINE void tms_##name##_to_f32_n_body(const void *restrict from, float *restrict to, size_t n)               \
-    {                                                                                                                 \
-        const uint8_t *p = from;                                                                                      \
-        for (size_t i = 0; i < n; i++) {                                                                              \
-            narrow_type v;                                                                                            \
-            memcpy(&v, p + i * sizeof v, sizeof v);                                                                   \
-            to[i] = widen(v);                                                                                         \
-        }                                                                                                             \
-    }                                                                                                                 \
-    TMS_INLINE void tms_f32_to_##name##_n_body(const float *restrict from, void *restrict to, size_t n)               \
-    {                                                                                                                 \
-        uint8_t *p = to;                                                                                              \
-        for (size_t i = 0; i < n; i++) {                                                                              \
-            narrow_type v = narrow(from[i]);                                                                          \
-            memcpy(p + i * sizeof v, &v, sizeof v);                                                                   \
-        }                                                                                                             \
+#define ROW_OF(name, narrow_type, widen, narrow)                                                                       \
+    TMS_INLINE void tms_##name##_to_f32_n_body(const void *restrict from, float *restrict to, size_t n)                \
+    {                                                                                                                  \
+        const uint8_t *p = from;                                                                                       \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            narrow_type v;                                                                                             \
+            memcpy(&v, p + i * sizeof v, sizeof v);                                                                    \
+            to[i] = widen(v);                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    TMS_INLINE void tms_f32_to_##name##_n_body(const float *restrict from, void *restrict to, size_t n)                \
+    {                                                                                                                  \
+        uint8_t *p = to;                                                                                               \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            narrow_type v = narrow(from[i]);                                                                           \
+            memcpy(p + i * sizeof v, &v, sizeof v);                                                                    \
+        }                                                                                                              \
     }
 
-#define ROW_FUNCTIONS(name, narrow_type, widen, narrow)                                                               \
-    ROW_OF(name, narrow_type, widen, narrow)                                                                          \
-    TMS_BY_CPU(extern, tms_##name##_to_f32_n, (const void *from, float *to, size_t n), (from, to, n))                 \
+#define ROW_FUNCTIONS(name, narrow_type, widen, narrow)                                                                \
+    ROW_OF(name, narrow_type, widen, narrow)                                                                           \
+    TMS_BY_CPU(extern, tms_##name##_to_f32_n, (const void *from, float *to, size_t n), (from, to, n))                  \
     TMS_BY_CPU(extern, tms_f32_to_##name##_n, (const float *from, void *to, size_t n), (from, to, n))
 
 ROW_FUNCTIONS(bf16, uint16_t, tms_bf16_to_f32, tms_f32_to_bf16)

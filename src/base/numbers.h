@@ -51,7 +51,8 @@ uint8_t tms_f32_to_e4m3(float x);
 float tms_e5m2_to_f32(uint8_t b);
 uint8_t tms_f32_to_e5m2(float x);
 float tms_e8m0_to_f32(uint8_t b);
-/* Sign is ignored; 0 and what is below 2^-127 give 0, what is above 2^127 and infinity 254, NaN 255; a tie goes to the even exponent byte. */
+/* Sign is ignored; 0 and what is below 2^-127 give 0, what is above 2^127 and infinity 254, NaN 255; a tie goes to the
+ * even exponent byte. */
 uint8_t tms_f32_to_e8m0(float x);
 
 /* Rows of n values, no alignment assumed; the fastest variant that the machine has, same results as above. */

@@ -208,8 +208,8 @@ tms_status tms_output_dir_create(struct tms_output_dir **out, const char *path, 
         goto done;
     }
     if (tms_path_exists(d->path) && !replace) {
-        status = tms_fail(err, TMS_EUSAGE, "%s: exists already; choose another name, remove it, or use --force",
-                          d->path);
+        status =
+            tms_fail(err, TMS_EUSAGE, "%s: exists already; choose another name, remove it, or use --force", d->path);
         goto done;
     }
     if (tms_path_exists(d->path) && !tms_path_is_dir(d->path)) {

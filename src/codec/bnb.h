@@ -33,8 +33,7 @@ void tms_bnb_decode4(const float *map, uint32_t block_size, const uint8_t *packe
 void tms_bnb_encode_dynamic8(const float *y, size_t n, uint8_t *codes, float *absmax);
 
 /* Double quantization of all n absmax values of a tensor: *offset = their mean (f64 sum, rounded once),
- * nested_absmax[ceil(n/256)], codes[n]. The code is the nearest entry of the dynamic map; ties go down (as
- * bitsandbytes' portable operator has it). */
+ * nested_absmax[ceil(n/256)], codes[n]. Codes are those of the library's native CPU code, given the mean. */
 void tms_bnb_encode_absmax(const float *absmax, size_t n, uint8_t *codes, float *nested_absmax, float *offset);
 /* absmax[i] = map[codes[i]] * nested_absmax[i / nested_block] + offset */
 void tms_bnb_decode_absmax(const float *map, uint32_t nested_block, const uint8_t *codes, const float *nested_absmax,

@@ -5,9 +5,15 @@
 
 #include "codec/k_search.h"
 
+#if defined(__x86_64__)
 size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, size_t n_blocks, float *scales,
                           float *mins, uint8_t *codes);
 size_t tms_k_symmetric_lanes(float half, const float *x, size_t n_blocks, float *scales, uint8_t *codes);
 size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *scales, uint8_t *codes);
+#else /* no machine but x86-64 has vectors here yet */
+#define tms_k_affine_lanes(rule, x, n_blocks, scales, mins, codes) ((size_t)0)
+#define tms_k_symmetric_lanes(half, x, n_blocks, scales, codes)    ((size_t)0)
+#define tms_k_symmetric_by_moves_lanes(x, n_blocks, scales, codes) ((size_t)0)
+#endif
 
 #endif

@@ -194,7 +194,7 @@ TARGET static void NAME(symmetric)(float half, const float *restrict from, float
         I better;
         if (k == -10) {
             new_scale = NAME(select)(sum_qq != zero, new_scale, zero);
-            better = zero == zero;
+            better = ~(I){0};
         } else {
             better = (sum_qq > zero) & (sum_qx * sum_qx > best * sum_qq);
             if (!NAME(any)(better)) continue;
@@ -204,15 +204,13 @@ TARGET static void NAME(symmetric)(float half, const float *restrict from, float
         best_inverse = NAME(select)(better, inverse, best_inverse);
     }
     F q[N];
-    for (int i = 0; i < N; i++)
-        q[i] = NAME(select)(tiny, zero, half + NAME(nearest)(best_inverse * x[i], bottom, top));
+    for (int i = 0; i < N; i++) q[i] = NAME(select)(tiny, zero, half + NAME(nearest)(best_inverse * x[i], bottom, top));
     scale = NAME(select)(tiny, zero, scale);
     memcpy(scales, &scale, sizeof scale);
     NAME(store_codes)(q, N, codes);
 }
 
-TARGET static void NAME(symmetric_by_moves)(const float *restrict from, float *restrict scales,
-                                            uint8_t *restrict codes)
+TARGET static void NAME(symmetric_by_moves)(const float *restrict from, float *restrict scales, uint8_t *restrict codes)
 {
     enum { N = 16, HALF = 4, SWEEPS = 5 };
     const F zero = {0};

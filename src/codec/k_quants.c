@@ -181,8 +181,8 @@ TMS_INLINE void pack_q3_scales(const uint8_t *restrict scales, uint8_t *restrict
 {
     for (int j = 0; j < 8; j++) packed[j] = (uint8_t)((scales[j] & 15) | (scales[j + 8] & 15) << 4);
     for (int j = 0; j < 4; j++)
-        packed[8 + j] = (uint8_t)(scales[j] >> 4 | scales[j + 4] >> 4 << 2 | scales[j + 8] >> 4 << 4 |
-                                  scales[j + 12] >> 4 << 6);
+        packed[8 + j] =
+            (uint8_t)(scales[j] >> 4 | scales[j + 4] >> 4 << 2 | scales[j + 8] >> 4 << 4 | scales[j + 12] >> 4 << 6);
 }
 
 TMS_INLINE int unpack_q3_scale(const uint8_t *restrict packed, int j)
@@ -203,7 +203,8 @@ TMS_INLINE void tms_q3_k_encode_body(const float *restrict x, void *restrict blo
         if (max_scale != 0) {
             inverse = -32 / max_scale;
             d = 1 / inverse;
-            for (int j = 0; j < 16; j++) packed[j] = (uint8_t)(32 + tms_clamp(tms_nearest(inverse * scales[j]), -32, 31));
+            for (int j = 0; j < 16; j++)
+                packed[j] = (uint8_t)(32 + tms_clamp(tms_nearest(inverse * scales[j]), -32, 31));
         }
         pack_q3_scales(packed, b[s].scales);
         tms_store_f16(b[s].d, d);
@@ -359,8 +360,7 @@ TMS_INLINE void tms_q6_k_encode_body(const float *restrict x, void *restrict blo
                 const uint8_t *c = codes + 128 * half + i;
                 b[s].low[64 * half + i] = (uint8_t)((c[0] & 15) | (c[64] & 15) << 4);
                 b[s].low[64 * half + 32 + i] = (uint8_t)((c[32] & 15) | (c[96] & 15) << 4);
-                b[s].high[32 * half + i] =
-                    (uint8_t)(c[0] >> 4 | c[32] >> 4 << 2 | c[64] >> 4 << 4 | c[96] >> 4 << 6);
+                b[s].high[32 * half + i] = (uint8_t)(c[0] >> 4 | c[32] >> 4 << 2 | c[64] >> 4 << 4 | c[96] >> 4 << 6);
             }
     }
 }
@@ -377,8 +377,7 @@ TMS_INLINE void tms_q6_k_decode_body(const void *restrict blocks, float *restric
             const uint8_t *high = b[s].high + 32 * (j / 8) + 16 * (j % 2);
             int low_shift = 4 * (quarter / 2), high_shift = 2 * quarter;
             for (int i = 0; i < 16; i++)
-                x[16 * j + i] =
-                    step * (float)(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
+                x[16 * j + i] = step * (float)(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
         }
     }
 }
@@ -415,8 +414,8 @@ TMS_INLINE void tms_q8_k_decode_body(const void *restrict blocks, float *restric
     }
 }
 
-#define ROW_FUNCTIONS(name)                                                                                           \
-    TMS_BY_CPU(extern, tms_##name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))                 \
+#define ROW_FUNCTIONS(name)                                                                                            \
+    TMS_BY_CPU(extern, tms_##name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))                  \
     TMS_BY_CPU(extern, tms_##name##_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
 
 ROW_FUNCTIONS(q2_k)

@@ -79,8 +79,7 @@ static void affine_block(const struct tms_affine_rule *rule, const float *restri
             low = new_low; /* ggml's later candidates start from the fitted minimum: part of the format's habit */
         }
     }
-    for (int i = 0; i < n; i++)
-        codes[i] = (uint8_t)tms_clamp(tms_nearest(best_inverse * (x[i] - best_low)), 0, top);
+    for (int i = 0; i < n; i++) codes[i] = (uint8_t)tms_clamp(tms_nearest(best_inverse * (x[i] - best_low)), 0, top);
     *scale_out = scale;
     *min_out = -low;
 }

@@ -92,15 +92,15 @@ void tms_f8_e5m2fnuz_decode(const void *blocks, float *x, size_t n)
     }
 }
 
-#define DECODE_NUMBERS(name, type)                                                                                    \
-    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                  \
-    {                                                                                                                 \
-        const uint8_t *p = blocks;                                                                                    \
-        for (size_t i = 0; i < n; i++) {                                                                              \
-            type v;                                                                                                   \
-            memcpy(&v, p + i * sizeof v, sizeof v);                                                                   \
-            x[i] = (float)v;                                                                                          \
-        }                                                                                                             \
+#define DECODE_NUMBERS(name, type)                                                                                     \
+    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \
+    {                                                                                                                  \
+        const uint8_t *p = blocks;                                                                                     \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            type v;                                                                                                    \
+            memcpy(&v, p + i * sizeof v, sizeof v);                                                                    \
+            x[i] = (float)v;                                                                                           \
+        }                                                                                                              \
     }
 
 DECODE_NUMBERS(f64, double)

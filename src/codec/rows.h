@@ -10,8 +10,8 @@
 
 #define TMS_ENCODER(name) void tms_##name##_encode(const float *x, void *blocks, size_t n)
 #define TMS_DECODER(name) void tms_##name##_decode(const void *blocks, float *x, size_t n)
-#define TMS_ROW_CODEC(name)                                                                                           \
-    TMS_ENCODER(name);                                                                                                \
+#define TMS_ROW_CODEC(name)                                                                                            \
+    TMS_ENCODER(name);                                                                                                 \
     TMS_DECODER(name)
 
 /* plain.c */

@@ -438,26 +438,38 @@ static tms_status split_key(const struct tms_file *file, const struct tms_kvs *k
     return TMS_OK;
 }
 
-/* "PREFIX.gguf" if path is PREFIX-NUMBER-of-COUNT.gguf for a number counted from 1, else NULL. To be freed. */
-static char *unsplit_path(const char *path, unsigned number, unsigned count)
+/* *out becomes "PREFIX.gguf", to be freed, if path is PREFIX-NUMBER-of-COUNT.gguf for a number counted from 1, else
+ * NULL. */
+static tms_status unsplit_path(char **out, const char *path, unsigned number, unsigned count, struct tms_error *err)
 {
     char *suffix = tms_gguf_shard_path("", number, count);
     char *prefix = NULL;
-    size_t n = strlen(path), suffix_n = suffix ? strlen(suffix) : 0;
-    if (suffix && n > suffix_n && strcmp(path + n - suffix_n, suffix) == 0) {
-        prefix = malloc(n + 1);
-        if (prefix) snprintf(prefix, n + 1, "%.*s.gguf", (int)(n - suffix_n), path);
-    }
+    size_t n = strlen(path), suffix_n;
+    if (!suffix) return tms_fail_memory(err, n);
+    suffix_n = strlen(suffix);
+    bool fits = n > suffix_n && strcmp(path + n - suffix_n, suffix) == 0;
     free(suffix);
-    return prefix;
+    if (fits) {
+        prefix = tms_calloc(n + 1, 1);
+        if (!prefix) return tms_fail_memory(err, n + 1);
+        memcpy(prefix, path, n - suffix_n);
+        memcpy(prefix + n - suffix_n, ".gguf", 6);
+    }
+    *out = prefix;
+    return TMS_OK;
 }
 
 static tms_status fail_not_first(const struct tms_file *file, unsigned no, unsigned count, struct tms_error *err)
 {
-    char *prefix = unsplit_path(file->path, no, count);
+    char *prefix = NULL;
+    tms_status status = unsplit_path(&prefix, file->path, no, count, err);
+    if (status != TMS_OK) return status;
     char *first = tms_gguf_shard_path(prefix ? prefix : "*", 0, count);
-    tms_status status = tms_fail(err, TMS_EINPUT, "%s: shard %u of %u: give the first one, %s", file->path, no + 1,
-                                 count, first ? tms_path_base(first) : "");
+    if (first)
+        status = tms_fail(err, TMS_EINPUT, "%s: shard %u of %u: give the first one, %s", file->path, no + 1, count,
+                          tms_path_base(first));
+    else
+        status = tms_fail_memory(err, strlen(file->path));
     free(first);
     free(prefix);
     return status;
@@ -516,7 +528,8 @@ static tms_status open_split(struct tms_gguf *gguf, struct tms_error *err)
         return tms_fail(err, TMS_EINPUT, "%s: says it is shard %" PRIu64 " of %" PRIu64 ": the file is damaged", path,
                         no + 1, count);
     if (no != 0) return fail_not_first(&gguf->files[0], (unsigned)no, (unsigned)count, err);
-    prefix = unsplit_path(path, 0, (unsigned)count);
+    status = unsplit_path(&prefix, path, 0, (unsigned)count, err);
+    if (status != TMS_OK) return status;
     if (!prefix)
         return tms_fail(err, TMS_EINPUT, "%s: the first of %" PRIu64 " shards, but its name does not end in "
                         "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found: rename it", path, count, count);

@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 
-#define INDEX_NAME "model.safetensors.index.json"
+#define INDEX_NAME  "model.safetensors.index.json"
 #define INDEX_LIMIT (256u << 20) /* bytes; DeepSeek-V3's index has 9 MB */
 
 struct opening {
@@ -97,8 +97,8 @@ static bool has_name(char **names, size_t n, const char *name)
 }
 
 /* The distinct files that the index names, sorted. *map_out is borrowed from `index`. */
-static tms_status index_files(const json_t *index, const char *path, char ***out, size_t *out_n,
-                              const json_t **map_out, struct tms_error *err)
+static tms_status index_files(const json_t *index, const char *path, char ***out, size_t *out_n, const json_t **map_out,
+                              struct tms_error *err)
 {
     char **names = NULL;
     size_t n = 0, cap = 0, distinct = 0;
@@ -107,7 +107,8 @@ static tms_status index_files(const json_t *index, const char *path, char ***out
     const char *tensor;
     json_t *file;
     if (!json_is_object(map)) return tms_fail(err, TMS_EINPUT, "%s: has no \"weight_map\" object", path);
-    json_object_foreach(map, tensor, file) {
+    json_object_foreach(map, tensor, file)
+    {
         const char *name = json_string_value(file);
         if (!name || !*name || strchr(name, '/') || strlen(name) != json_string_length(file)) {
             status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its file is not a plain file name", path, tensor);
@@ -171,7 +172,8 @@ static tms_status compare_index(const struct tms_hf *hf, const struct opening *o
     const char *tensor;
     json_t *file;
     /* jansson's macro wants a pointer that is not const; nothing is changed. */
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, file) {
+    json_object_foreach((json_t *)(uintptr_t)map, tensor, file)
+    {
         const struct tms_safetensors *st = shard_named(hf, json_string_value(file));
         if (!st || tms_safetensors_find(st, tensor)) continue; /* a missing shard was told already */
         (void)tms_fail(&what, TMS_EINPUT, "%s/" INDEX_NAME ": tensor '%s' is not in %s", o->dir, tensor,
@@ -279,8 +281,8 @@ static tms_status open_folder(struct tms_hf *hf, const struct opening *o)
             filter(files, &n_files, model ? "model" : "consolidated", model);
         }
         if (n_files == 0)
-            status = tms_fail(o->err, TMS_EINPUT, "%s: has no *.safetensors files (pickled .bin or .pth weights are not read)",
-                              o->dir);
+            status = tms_fail(o->err, TMS_EINPUT,
+                              "%s: has no *.safetensors files (pickled .bin or .pth weights are not read)", o->dir);
     }
     if (status == TMS_OK) status = open_shards(hf, o, files, n_files);
     if (status == TMS_OK) status = check_repeated(hf, o);

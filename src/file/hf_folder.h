@@ -5,7 +5,7 @@
 #include "file/safetensors.h"
 
 struct tms_hf {
-    char *dir;       /* NULL when a lone .safetensors file was opened */
+    char *dir; /* NULL when a lone .safetensors file was opened */
     size_t n_shards;
     struct tms_safetensors **shards;
 };

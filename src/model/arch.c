@@ -35,7 +35,11 @@ static const struct tms_arch_tensor tensors[] = {
     {LAYER "mlp.down_proj.weight", "blk.#.ffn_down.weight", {TMS_D_HIDDEN, TMS_D_FFN}, TMS_AS_IS, TMS_ALWAYS},
     {LAYER "mlp.down_proj.bias", "blk.#.ffn_down.bias", {TMS_D_HIDDEN, TMS_D_NONE}, TMS_AS_IS, TMS_MLP_BIAS},
     {LAYER "input_layernorm.weight", "blk.#.attn_norm.weight", {TMS_D_HIDDEN, TMS_D_NONE}, TMS_AS_IS, TMS_ALWAYS},
-    {LAYER "post_attention_layernorm.weight", "blk.#.ffn_norm.weight", {TMS_D_HIDDEN, TMS_D_NONE}, TMS_AS_IS, TMS_ALWAYS},
+    {LAYER "post_attention_layernorm.weight",
+     "blk.#.ffn_norm.weight",
+     {TMS_D_HIDDEN, TMS_D_NONE},
+     TMS_AS_IS,
+     TMS_ALWAYS},
     {"model.norm.weight", "output_norm.weight", {TMS_D_HIDDEN, TMS_D_NONE}, TMS_AS_IS, TMS_ALWAYS},
     {"lm_head.weight", "output.weight", {TMS_D_VOCAB, TMS_D_HIDDEN}, TMS_AS_IS, TMS_UNTIED},
 };

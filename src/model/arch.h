@@ -23,7 +23,7 @@ enum tms_dim { TMS_D_NONE, TMS_D_VOCAB, TMS_D_HIDDEN, TMS_D_FFN, TMS_D_Q, TMS_D_
 enum tms_when { TMS_ALWAYS, TMS_UNTIED, TMS_QKV_BIAS, TMS_O_BIAS, TMS_MLP_BIAS, TMS_QK_NORM };
 
 struct tms_arch_tensor {
-    const char *hf;   /* '#' stands for the layer number */
+    const char *hf; /* '#' stands for the layer number */
     const char *gguf;
     enum tms_dim shape[2]; /* rows, columns; one dimension if the second is TMS_D_NONE */
     enum tms_transform transform;

@@ -84,8 +84,8 @@ static void check_tokenizer(struct check *c)
             found(c, "%s: has no tokenizer (tokenizer.ggml.tokens)", s->path);
         return;
     }
-    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json", "vocab.txt",
-                                        "tiktoken.model", "spiece.model"};
+    static const char *const files[] = {"tokenizer.json", "tokenizer.model", "vocab.json",  "tekken.json",
+                                        "vocab.txt",      "tiktoken.model",  "spiece.model"};
     bool any = false;
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) any |= has_file(s->path, files[i]);
     if (!any) {
@@ -95,7 +95,8 @@ static void check_tokenizer(struct check *c)
     if (!s->arch) return;
     struct tms_kvs kvs = {0};
     struct tms_error e;
-    struct tms_tokenizer_options options = {.vocab_size = s->config.vocab, .config = s->config_json, .arch = s->arch->gguf};
+    struct tms_tokenizer_options options = {
+        .vocab_size = s->config.vocab, .config = s->config_json, .arch = s->arch->gguf};
     if (tms_tokenizer_export(&kvs, s->path, &options, &e) != TMS_OK) finding(c, e.message);
     tms_kvs_free(&kvs);
 }
@@ -129,7 +130,8 @@ static void check_hf_architecture(struct check *c)
     const struct tms_arch_tensor *row;
     int layer;
     if (!s->config.has_shape) {
-        found(c, "%s/config.json: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)", s->path);
+        found(c, "%s/config.json: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)",
+              s->path);
         return;
     }
     for (size_t i = 0; i < s->n_tensors; i++) {
@@ -181,7 +183,8 @@ static void check_architecture(struct check *c)
     } else if (s->has_config && s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0) {
         return; /* packed tensors have other names and shapes */
     } else if (s->has_config && !s->arch) {
-        found(c, "%s: architecture '%s' is not known to tamis (known: %s); names and shapes of tensors were not checked",
+        found(c,
+              "%s: architecture '%s' is not known to tamis (known: %s); names and shapes of tensors were not checked",
               s->path, tms_source_arch_name(s), tms_arch_known());
     } else if (s->has_config) {
         check_hf_architecture(c);
@@ -298,8 +301,10 @@ static tms_status check_values(struct check *c, struct tms_error *err)
         if (!first) continue;
         found(c, "%s: tensor '%s' row %llu column %llu is %s (%llu such value%s in the tensor)", file_of(s, t), t->name,
               (unsigned long long)(first->first_bad / t->cols), (unsigned long long)(first->first_bad % t->cols),
-              isnan(first->value) ? "NaN" : first->value < 0 ? "-infinity" : "infinity", (unsigned long long)n_bad,
-              n_bad == 1 ? "" : "s");
+              isnan(first->value) ? "NaN"
+              : first->value < 0  ? "-infinity"
+                                  : "infinity",
+              (unsigned long long)n_bad, n_bad == 1 ? "" : "s");
     }
     c->result.bytes = scan.bytes_total;
     for (unsigned i = 0; i < n_threads; i++) {

@@ -12,9 +12,18 @@ static const struct {
     enum tms_type type;
     const char *name;
 } dtypes[] = {
-    {TMS_F32, "float32"},   {TMS_F16, "float16"},       {TMS_BF16, "bfloat16"},      {TMS_F64, "float64"},
-    {TMS_U8, "uint8"},      {TMS_I8, "int8"},           {TMS_I16, "int16"},          {TMS_I32, "int32"},
-    {TMS_I64, "int64"},     {TMS_BOOL, "bool"},         {TMS_F8_E4M3, "float8_e4m3fn"}, {TMS_F8_E5M2, "float8_e5m2"},
+    {TMS_F32, "float32"},
+    {TMS_F16, "float16"},
+    {TMS_BF16, "bfloat16"},
+    {TMS_F64, "float64"},
+    {TMS_U8, "uint8"},
+    {TMS_I8, "int8"},
+    {TMS_I16, "int16"},
+    {TMS_I32, "int32"},
+    {TMS_I64, "int64"},
+    {TMS_BOOL, "bool"},
+    {TMS_F8_E4M3, "float8_e4m3fn"},
+    {TMS_F8_E5M2, "float8_e5m2"},
 };
 
 const char *tms_torch_dtype_name(enum tms_type type)
@@ -208,8 +217,8 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     if (r.status != TMS_OK) return r.status;
 
     if (c.n_heads && c.n_kv_heads && c.n_heads % c.n_kv_heads != 0)
-        return tms_fail(err, TMS_EINPUT, "%s: num_attention_heads %llu is no multiple of num_key_value_heads %llu", path,
-                        (unsigned long long)c.n_heads, (unsigned long long)c.n_kv_heads);
+        return tms_fail(err, TMS_EINPUT, "%s: num_attention_heads %llu is no multiple of num_key_value_heads %llu",
+                        path, (unsigned long long)c.n_heads, (unsigned long long)c.n_kv_heads);
     if (!c.head_dim && c.hidden && c.n_heads) {
         if (c.hidden % c.n_heads != 0)
             return tms_fail(err, TMS_EINPUT, "%s: hidden_size %llu is no multiple of num_attention_heads %llu", path,

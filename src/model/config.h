@@ -13,7 +13,14 @@
 
 #include "base/error.h"
 
-enum tms_rope_kind { TMS_ROPE_DEFAULT, TMS_ROPE_LINEAR, TMS_ROPE_DYNAMIC, TMS_ROPE_YARN, TMS_ROPE_LLAMA3, TMS_ROPE_OTHER };
+enum tms_rope_kind {
+    TMS_ROPE_DEFAULT,
+    TMS_ROPE_LINEAR,
+    TMS_ROPE_DYNAMIC,
+    TMS_ROPE_YARN,
+    TMS_ROPE_LLAMA3,
+    TMS_ROPE_OTHER
+};
 
 struct tms_rope {
     enum tms_rope_kind kind;
@@ -34,9 +41,9 @@ struct tms_config {
     double rms_eps;
     struct tms_rope rope;
     bool tied, attention_bias, mlp_bias;
-    enum tms_type dtype;      /* declared type of the weights; TMS_TYPE_NONE if absent */
-    char quant_method[32];    /* quantization_config.quant_method, "" if the weights are not quantized */
-    uint64_t fp8_block[2];    /* weight_block_size: rows, columns; 0 if absent */
+    enum tms_type dtype;   /* declared type of the weights; TMS_TYPE_NONE if absent */
+    char quant_method[32]; /* quantization_config.quant_method, "" if the weights are not quantized */
+    uint64_t fp8_block[2]; /* weight_block_size: rows, columns; 0 if absent */
 };
 
 /* Reads a parsed config.json. Numbers that are there must make sense (TMS_EINPUT with `path`, key and value); what

@@ -19,7 +19,8 @@ void tms_size_label(char out[32], uint64_t n_parameters)
     for (size_t i = 0; i < 4; i++) {
         if (n <= steps[i].above) continue;
         double scaled = n * steps[i].scale;
-        snprintf(out, 32, "%.*f%s", nearbyint(scaled) < 10 ? nearbyint(scaled) < 1 ? 2 : 1 : 0, scaled, steps[i].suffix);
+        snprintf(out, 32, "%.*f%s", nearbyint(scaled) < 10 ? nearbyint(scaled) < 1 ? 2 : 1 : 0, scaled,
+                 steps[i].suffix);
         return;
     }
 }

@@ -6,10 +6,10 @@
 #include "model/source.h"
 
 struct tms_metadata_options {
-    const char *name;     /* general.name; NULL: the folder's name, words capitalized */
-    int file_type;        /* general.file_type */
+    const char *name;      /* general.name; NULL: the folder's name, words capitalized */
+    int file_type;         /* general.file_type */
     uint64_t n_parameters; /* for general.size_label */
-    tms_report_fn warn;   /* may be NULL */
+    tms_report_fn warn;    /* may be NULL */
     void *warn_ctx;
 };
 

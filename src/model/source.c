@@ -19,6 +19,7 @@ static void set_rows(struct tms_tensor *t)
 {
     t->cols = t->n_dims ? t->shape[t->n_dims - 1] : 1;
     t->rows = t->cols ? t->n_elems / t->cols : 0;
+    t->n_weights = t->n_elems;
 }
 
 static int compare_tensor_names(const void *a, const void *b)
@@ -46,9 +47,14 @@ static tms_status take_hf_tensors(struct tms_source *s, struct tms_error *err)
         qsort(order, st->n_tensors, sizeof *order, compare_tensor_names);
         for (size_t t = 0; t < st->n_tensors; t++) {
             struct tms_tensor *to = &s->tensors[s->n_tensors++];
-            *to = (struct tms_tensor){.name = order[t]->name, .type = order[t]->type, .n_dims = order[t]->n_dims,
-                                      .n_elems = order[t]->n_elems, .file = (uint32_t)i, .offset = order[t]->offset,
-                                      .bytes = order[t]->bytes, .scale = TMS_NO_SCALE};
+            *to = (struct tms_tensor){.name = order[t]->name,
+                                      .type = order[t]->type,
+                                      .n_dims = order[t]->n_dims,
+                                      .n_elems = order[t]->n_elems,
+                                      .file = (uint32_t)i,
+                                      .offset = order[t]->offset,
+                                      .bytes = order[t]->bytes,
+                                      .scale = TMS_NO_SCALE};
             memcpy(to->shape, order[t]->shape, sizeof order[t]->shape);
             set_rows(to);
         }
@@ -67,8 +73,13 @@ static tms_status take_gguf_tensors(struct tms_source *s, struct tms_error *err)
     for (size_t i = 0; i < s->gguf->n_tensors; i++) {
         const struct tms_gguf_tensor *from = &s->gguf->tensors[i];
         struct tms_tensor *to = &s->tensors[s->n_tensors++];
-        *to = (struct tms_tensor){.name = from->name, .type = from->type, .n_dims = from->n_dims, .n_elems = 1,
-                                  .file = from->file, .offset = from->offset, .bytes = from->bytes,
+        *to = (struct tms_tensor){.name = from->name,
+                                  .type = from->type,
+                                  .n_dims = from->n_dims,
+                                  .n_elems = 1,
+                                  .file = from->file,
+                                  .offset = from->offset,
+                                  .bytes = from->bytes,
                                   .scale = TMS_NO_SCALE};
         for (uint32_t d = 0; d < from->n_dims; d++) {
             to->shape[d] = from->ne[from->n_dims - 1 - d];
@@ -86,7 +97,8 @@ static tms_status invent_tensors(struct tms_source *s, struct tms_error *err)
         return tms_fail(err, TMS_EINPUT, "%s: architecture '%s' is not known; known are %s", s->path,
                         tms_source_arch_name(s), tms_arch_known());
     if (!s->config.has_shape)
-        return tms_fail(err, TMS_EINPUT, "%s: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)",
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)",
                         s->path);
     size_t n_rows = 0;
     while (tms_arch_tensor_at(n_rows)) n_rows++;
@@ -103,15 +115,17 @@ static tms_status invent_tensors(struct tms_source *s, struct tms_error *err)
     for (size_t i = 0; i < n_steps; i++) {
         size_t in_layers = i - first;
         bool layered = i >= first && in_layers < (last - first) * n_layers;
-        size_t row_index = i < first ? i : layered ? first + in_layers % (last - first) : last + (in_layers - (last - first) * n_layers);
+        size_t row_index = i < first ? i
+                           : layered ? first + in_layers % (last - first)
+                                     : last + (in_layers - (last - first) * n_layers);
         int layer = layered ? (int)(in_layers / (last - first)) : -1;
         const struct tms_arch_tensor *row = tms_arch_tensor_at(row_index);
         if (!tms_arch_has(s->arch, &s->config, row)) continue;
         char name[128];
         tms_arch_name(name, sizeof name, row->hf, layer);
         struct tms_tensor *t = &s->tensors[s->n_tensors++];
-        *t = (struct tms_tensor){.name = tms_arena_strndup(&s->arena, name, strlen(name)), .type = type,
-                                 .scale = TMS_NO_SCALE};
+        *t = (struct tms_tensor){
+            .name = tms_arena_strndup(&s->arena, name, strlen(name)), .type = type, .scale = TMS_NO_SCALE};
         if (!t->name) return tms_fail_memory(err, sizeof name);
         t->n_dims = tms_arch_shape(&s->config, row, t->shape);
         t->n_elems = t->shape[0] * (t->n_dims == 2 ? t->shape[1] : 1);
@@ -151,6 +165,42 @@ static tms_status pair_fp8_scales(struct tms_source *s, struct tms_error *err)
                             (unsigned long long)block_rows, (unsigned long long)block_cols, t->name);
         t->scale = (size_t)(found - s->tensors);
         s->tensors[t->scale].is_scale = true;
+    }
+    return TMS_OK;
+}
+
+/* Folders that bitsandbytes wrote: the tensors of scales belong to others, and quant_state says for how many
+ * weights the packed bytes stand. */
+static tms_status mark_bnb_parts(struct tms_source *s, struct tms_error *err)
+{
+    static const char *const parts[] = {
+        ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map",
+        ".SCB",           ".weight_format"};
+    for (size_t i = 0; i < s->n_tensors; i++) {
+        struct tms_tensor *t = &s->tensors[i];
+        const char *state = strstr(t->name, ".quant_state.bitsandbytes__");
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) t->is_scale |= ends_with(t->name, parts[k]);
+        if (!state) continue;
+        t->is_scale = true;
+        char text[1024], name[TMS_ST_MAX_NAME + 1];
+        json_t *json = NULL;
+        json_int_t rows = 0, cols = 0;
+        uint64_t n = 0;
+        snprintf(name, sizeof name, "%.*s", (int)(state - t->name), t->name);
+        const struct tms_tensor *weight = tms_source_find(s, name);
+        if (t->type != TMS_U8 || t->bytes >= sizeof text || !weight)
+            return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is no quant_state of bitsandbytes",
+                            s->files[t->file]->path, t->name);
+        tms_status status = tms_file_read(s->files[t->file], text, t->bytes, t->offset, err);
+        if (status == TMS_OK) status = tms_json_parse(&json, text, (size_t)t->bytes, t->name, err);
+        if (status != TMS_OK) return status;
+        bool ok = json_unpack(json, "{s:[I,I]}", "shape", &rows, &cols) == 0 && rows > 0 && cols > 0 &&
+                  tms_mul_u64((uint64_t)rows, (uint64_t)cols, &n) && (n + 1) / 2 == weight->bytes;
+        json_decref(json);
+        if (!ok)
+            return tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its shape does not fit the %llu bytes of '%s'",
+                            s->files[t->file]->path, t->name, (unsigned long long)weight->bytes, name);
+        s->tensors[weight - s->tensors].n_weights = n;
     }
     return TMS_OK;
 }
@@ -249,12 +299,14 @@ tms_status tms_source_open(struct tms_source **out, const char *path, tms_report
         status = load_config(s, path, err);
         if (status == TMS_OK) status = invent_tensors(s, err);
     } else {
-        status = tms_fail(err, TMS_EINPUT,
-                          "%s: is no model (expected a folder with config.json, a .safetensors or .gguf file, or a config.json)",
-                          path);
+        status = tms_fail(
+            err, TMS_EINPUT,
+            "%s: is no model (expected a folder with config.json, a .safetensors or .gguf file, or a config.json)",
+            path);
     }
     if (status == TMS_OK) status = index_names(s, err);
     if (status == TMS_OK && s->kind == TMS_SOURCE_HF) status = pair_fp8_scales(s, err);
+    if (status == TMS_OK && strcmp(s->config.quant_method, "bitsandbytes") == 0) status = mark_bnb_parts(s, err);
     if (status != TMS_OK) {
         tms_source_close(s);
         return status;
@@ -308,7 +360,7 @@ uint64_t tms_source_parameters(const struct tms_source *source)
     for (size_t i = 0; i < source->n_tensors; i++) {
         const struct tms_tensor *t = &source->tensors[i];
         if (t->is_scale || tms_arch_ignores(t->name) || strncmp(t->name, "rope_f", 6) == 0) continue;
-        n += t->n_elems;
+        n += t->n_weights;
     }
     return n;
 }
@@ -352,8 +404,8 @@ static tms_status apply_scales(const struct tms_source *source, const struct tms
     return status;
 }
 
-tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first,
-                           uint64_t n, void *raw, float *out, struct tms_error *err)
+tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
+                           void *raw, float *out, struct tms_error *err)
 {
     const struct tms_codec *codec = tms_codec(tensor->type);
     tms_status status = tms_source_read_raw(source, tensor, first, n, raw, err);

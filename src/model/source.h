@@ -10,7 +10,7 @@
 #include "model/config.h"
 
 enum tms_source_kind {
-    TMS_SOURCE_HF,     /* a folder, or one .safetensors file (then has_config is false) */
+    TMS_SOURCE_HF, /* a folder, or one .safetensors file (then has_config is false) */
     TMS_SOURCE_GGUF,
     TMS_SOURCE_CONFIG, /* a lone config.json: names and shapes by the architecture, no data */
 };
@@ -24,6 +24,7 @@ struct tms_tensor {
     uint64_t shape[TMS_ST_MAX_DIMS]; /* slowest dimension first */
     uint64_t rows, cols;             /* cols = last dimension, rows = all others together; 1 for what is missing */
     uint64_t n_elems;
+    uint64_t n_weights; /* that it stands for: n_elems, or more where several share a byte */
     uint32_t file;
     uint64_t offset, bytes;
     size_t scale;  /* FP8: index of the tensor of block scales, else TMS_NO_SCALE */
@@ -62,8 +63,8 @@ uint64_t tms_source_parameters(const struct tms_source *source);
 bool tms_source_decodes(const struct tms_tensor *tensor);
 /* n values from value `first` on, as f32. `first` and n are multiples of the type's block (the last range may end
  * with the tensor) and, for FP8 with scales, of cols. raw: room for the stored bytes of n values. */
-tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first,
-                           uint64_t n, void *raw, float *out, struct tms_error *err);
+tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
+                           void *raw, float *out, struct tms_error *err);
 /* Stored bytes of a range as above. */
 tms_status tms_source_read_raw(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first,
                                uint64_t n, void *raw, struct tms_error *err);

@@ -92,6 +92,7 @@ static void close_files(struct tms_tokenizer_files *files)
 {
     json_decref(files->tokenizer);
     json_decref(files->settings);
+    json_decref(files->special_map);
     free(files->tokenizer_path);
     free(files->settings_path);
     free(files->model_path);
@@ -104,8 +105,13 @@ static tms_status open_files(struct tms_tokenizer_files *files, struct tms_error
     files->model_path = tms_path_join(files->dir, "tokenizer.model");
     if (!files->tokenizer_path || !files->settings_path || !files->model_path)
         return tms_fail_memory(err, strlen(files->dir) + 32);
-    tms_status status = load_object(&files->tokenizer, files->tokenizer_path, err);
-    return status == TMS_OK ? load_object(&files->settings, files->settings_path, err) : status;
+    char *map_path = tms_path_join(files->dir, "special_tokens_map.json");
+    tms_status status = map_path ? TMS_OK : tms_fail_memory(err, strlen(files->dir) + 32);
+    if (status == TMS_OK) status = load_object(&files->tokenizer, files->tokenizer_path, err);
+    if (status == TMS_OK) status = load_object(&files->settings, files->settings_path, err);
+    if (status == TMS_OK) status = load_object(&files->special_map, map_path, err);
+    free(map_path);
+    return status;
 }
 
 /* Some folders keep tiktoken's lines of base64 or a Git LFS pointer under the name tokenizer.model. A

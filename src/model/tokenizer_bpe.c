@@ -5,7 +5,8 @@
  * sees is what transformers makes of the files, so its rules are kept here:
  *   - an added token whose text is in the vocabulary has that id, whatever id the file says;
  *   - added_tokens_decoder in tokenizer_config.json overrides the flags of tokenizer.json, and adds tokens;
- *   - a token that tokenizer_config.json names as bos_token, eos_token, … counts as added and special. */
+ *   - a token that tokenizer_config.json names as bos_token, eos_token, … counts as added and special, but for one
+ *     that tokenizer.json lists and an existing added_tokens_decoder does not. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,117 +79,145 @@ static tms_status measure(uint64_t *size, const struct tms_tokenizer_files *file
     return TMS_OK;
 }
 
-static tms_status read_base(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, struct tms_error *err)
+/* What the reading passes along. */
+struct reading {
+    struct tms_vocab *vocab;
+    const struct tms_tokenizer_files *files;
+    json_t *base;      /* model.vocab: text → id */
+    json_t *added;     /* the same for added tokens that are not in it */
+    json_t *described; /* the texts in added_tokens_decoder */
+};
+
+static tms_status read_base(struct reading *r, struct tms_error *err)
 {
-    void *at = NULL;
-    json_t *texts = json_object_get(model_of(files), "vocab");
-    for (at = json_object_iter(texts); at; at = json_object_iter_next(texts, at)) {
-        const char *text = json_object_iter_key(at);
-        uint64_t id = (uint64_t)json_integer_value(json_object_iter_value(at));
-        if (vocab->tokens[id].text)
+    const char *text;
+    size_t n;
+    json_t *value;
+    json_object_keylen_foreach(r->base, text, n, value)
+    {
+        uint64_t id = (uint64_t)json_integer_value(value);
+        if (r->vocab->tokens[id].text)
             return tms_fail(err, TMS_EINPUT, "%s: tokens '%.200s' and '%.200s' both have id %llu",
-                            files->tokenizer_path, vocab->tokens[id].text, text, (unsigned long long)id);
-        tms_vocab_set(vocab, id, text, json_object_iter_key_len(at), TMS_TOKEN_NORMAL);
+                            r->files->tokenizer_path, r->vocab->tokens[id].text, text, (unsigned long long)id);
+        tms_vocab_set(r->vocab, id, text, n, TMS_TOKEN_NORMAL);
     }
     return TMS_OK;
 }
 
-/* What is known of the texts of added tokens: text → its JSON integer id. */
-static const json_t *find_text(const struct tms_tokenizer_files *files, const json_t *added, const char *text, size_t n)
+static const json_t *find_text(const struct reading *r, const char *text, size_t n)
 {
-    const json_t *id = json_object_getn(json_object_get(model_of(files), "vocab"), text, n);
-    return id ? id : json_object_getn(added, text, n);
+    const json_t *id = json_object_getn(r->base, text, n);
+    return id ? id : json_object_getn(r->added, text, n);
 }
 
-/* One added token: `said` is the id that the file gives it. */
-static tms_status add(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, json_t *added, const char *path,
-                      const json_t *content, uint64_t said, bool special, struct tms_error *err)
+/* One added token: `said` is the id that the file at `path` gives it. */
+static tms_status add(struct reading *r, const char *path, const json_t *content, uint64_t said, bool special,
+                      struct tms_error *err)
 {
     const char *text = json_string_value(content);
     size_t n = json_string_length(content);
-    const json_t *known = find_text(files, added, text, n);
+    const json_t *known = find_text(r, text, n);
     uint64_t id = known ? (uint64_t)json_integer_value(known) : said;
     if (id != said)
-        tms_tokenizer_warn(files->options, "%s: token '%.200s' has ids %llu and %llu; %llu is used", path, text,
+        tms_tokenizer_warn(r->files->options, "%s: token '%.200s' has ids %llu and %llu; %llu is used", path, text,
                            (unsigned long long)id, (unsigned long long)said, (unsigned long long)id);
     if (!known) {
-        if (id >= vocab->n)
+        if (id >= r->vocab->n)
             return tms_fail(err, TMS_EINPUT, "%s: token '%.200s' has id %llu, but the vocabulary has %llu tokens", path,
-                            text, (unsigned long long)id, (unsigned long long)vocab->n);
-        if (vocab->tokens[id].text)
+                            text, (unsigned long long)id, (unsigned long long)r->vocab->n);
+        if (r->vocab->tokens[id].text)
             return tms_fail(err, TMS_EINPUT, "%s: tokens '%.200s' and '%.200s' both have id %llu", path,
-                            vocab->tokens[id].text, text, (unsigned long long)id);
-        if (json_object_setn_new(added, text, n, json_integer((json_int_t)id)) != 0)
-            return tms_fail(err, TMS_EINPUT, "%s: token '%.200s' cannot be kept (a NUL in its text?)", path, text);
+                            r->vocab->tokens[id].text, text, (unsigned long long)id);
+        if (json_object_setn_new(r->added, text, n, json_integer((json_int_t)id)) != 0) return tms_fail_memory(err, n);
     }
-    return tms_vocab_set_added(vocab, id, text, n, special) ? TMS_OK : tms_fail_memory(err, n);
+    return tms_vocab_set_added(r->vocab, id, text, n, special) ? TMS_OK : tms_fail_memory(err, n);
 }
 
-/* Tokens that the settings name, by a string or an object with "content". */
-static tms_status add_named(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, json_t *added,
-                            const json_t *name, struct tms_error *err)
+/* A token that the settings name, by a string or an object with "content". */
+static tms_status add_named(struct reading *r, const json_t *name, struct tms_error *err)
 {
     const json_t *content = json_is_object(name) ? json_object_get(name, "content") : name;
-    if (!json_is_string(content)) return TMS_OK;
-    const json_t *known = find_text(files, added, json_string_value(content), json_string_length(content));
-    /* One that is nowhere is an error of the settings that costs nothing; one that is an added token has its flags. */
-    if (!known) return TMS_OK;
+    const char *text = json_string_value(content);
+    size_t n = json_string_length(content);
+    const json_t *known = text ? find_text(r, text, n) : NULL;
+    if (!known) return TMS_OK; /* a slip in the settings, of no consequence */
     uint64_t id = (uint64_t)json_integer_value(known);
-    if (vocab->tokens[id].type != TMS_TOKEN_NORMAL) return TMS_OK;
-    return add(vocab, files, added, files->settings_path, content, id, true, err);
+    bool is_added = r->vocab->tokens[id].type != TMS_TOKEN_NORMAL;
+    bool has_decoder = json_object_get(r->files->settings, "added_tokens_decoder") != NULL;
+    if (is_added && has_decoder && !json_object_getn(r->described, text, n)) return TMS_OK;
+    return add(r, r->files->settings_path, content, id, true, err);
 }
 
-static tms_status read_added(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, json_t *added,
-                             struct tms_error *err)
+static tms_status add_all_named(struct reading *r, json_t *source, struct tms_error *err)
 {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && status == TMS_OK; i++)
+        status = add_named(r, json_object_get(source, names[i]), err);
+    for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {
+        size_t i;
+        const char *key;
+        json_t *token, *list = json_object_get(source, lists[l]);
+        json_array_foreach(list, i, token)
+        {
+            if (status == TMS_OK) status = add_named(r, token, err);
+        }
+        json_object_foreach(list, key, token)
+        {
+            if (status == TMS_OK) status = add_named(r, token, err);
+        }
+    }
+    return status;
+}
+
+static tms_status read_added(struct reading *r, struct tms_error *err)
+{
+    json_t *decoder = json_object_get(r->files->settings, "added_tokens_decoder"), *token;
+    tms_status status;
+    const char *key;
     size_t i;
-    json_t *token;
-    json_array_foreach(json_object_get(files->tokenizer, "added_tokens"), i, token)
+    json_array_foreach(json_object_get(r->files->tokenizer, "added_tokens"), i, token)
     {
-        tms_status status = add(vocab, files, added, files->tokenizer_path, json_object_get(token, "content"),
-                                (uint64_t)json_integer_value(json_object_get(token, "id")),
-                                json_is_true(json_object_get(token, "special")), err);
+        status = add(r, r->files->tokenizer_path, json_object_get(token, "content"),
+                     (uint64_t)json_integer_value(json_object_get(token, "id")),
+                     json_is_true(json_object_get(token, "special")), err);
         if (status != TMS_OK) return status;
     }
-    const char *key;
-    json_object_foreach(json_object_get(files->settings, "added_tokens_decoder"), key, token)
+    json_object_foreach(decoder, key, token)
     {
         const json_t *content = json_object_get(token, "content");
         uint64_t id;
         if (!tms_token_id_from_text(&id, key) || !json_is_string(content))
             return tms_fail(err, TMS_EINPUT, "%s: added_tokens_decoder: '%.100s' is no id or has no content",
-                            files->settings_path, key);
-        tms_status status = add(vocab, files, added, files->settings_path, content, id,
-                                json_is_true(json_object_get(token, "special")), err);
+                            r->files->settings_path, key);
+        status = add(r, r->files->settings_path, content, id, json_is_true(json_object_get(token, "special")), err);
         if (status != TMS_OK) return status;
+        if (json_object_setn_new(r->described, json_string_value(content), json_string_length(content), json_true()) !=
+            0)
+            return tms_fail_memory(err, json_string_length(content));
     }
-    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                        "pad_token", "cls_token", "mask_token"};
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
-        tms_status status = add_named(vocab, files, added, json_object_get(files->settings, names[i]), err);
-        if (status != TMS_OK) return status;
-    }
-    json_array_foreach(json_object_get(files->settings, "additional_special_tokens"), i, token)
-    {
-        tms_status status = add_named(vocab, files, added, token, err);
-        if (status != TMS_OK) return status;
-    }
-    return TMS_OK;
+    status = add_all_named(r, r->files->settings, err);
+    /* Folders from before added_tokens_decoder may have the names in a file of their own. */
+    return status == TMS_OK && !decoder ? add_all_named(r, r->files->special_map, err) : status;
 }
 
 tms_status tms_bpe_read(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, struct tms_error *err)
 {
-    if (!json_is_object(json_object_get(model_of(files), "vocab")))
-        return tms_fail(err, TMS_EINPUT, "%s: model.vocab is missing or not an object", files->tokenizer_path);
+    struct reading r = {vocab, files, json_object_get(model_of(files), "vocab"), json_object(), json_object()};
     uint64_t size = 0;
-    tms_status status = measure(&size, files, err);
-    if (status != TMS_OK) return status;
-    status = tms_vocab_init(vocab, size, files->tokenizer_path, err);
-    if (status != TMS_OK) return status;
-    json_t *added = json_object();
-    status = added ? read_base(vocab, files, err) : tms_fail_memory(err, 64);
-    if (status == TMS_OK) status = read_added(vocab, files, added, err);
-    json_decref(added);
+    tms_status status = TMS_OK;
+    if (!json_is_object(r.base))
+        status = tms_fail(err, TMS_EINPUT, "%s: model.vocab is missing or not an object", files->tokenizer_path);
+    else if (!r.added || !r.described)
+        status = tms_fail_memory(err, 64);
+    if (status == TMS_OK) status = measure(&size, files, err);
+    if (status == TMS_OK) status = tms_vocab_init(vocab, size, files->tokenizer_path, err);
+    if (status == TMS_OK) status = read_base(&r, err);
+    if (status == TMS_OK) status = read_added(&r, err);
+    json_decref(r.added);
+    json_decref(r.described);
     return status;
 }
 

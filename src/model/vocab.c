@@ -101,36 +101,34 @@ bool tms_vocab_set_added(struct tms_vocab *vocab, uint64_t id, const char *text,
     return true;
 }
 
-/* FNV-1a, 64 bits (draft-eastlake-fnv). */
-static uint64_t hash_text(const char *text, size_t n)
+/* By text, then by place in the array, which is by id. */
+static int by_text(const void *a, const void *b)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < n; i++) hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3u;
-    return hash ^ (hash >> 29);
+    const struct tms_token *x = *(const struct tms_token *const *)a, *y = *(const struct tms_token *const *)b;
+    int order = memcmp(x->text, y->text, x->n < y->n ? x->n : y->n);
+    if (order) return order;
+    if (x->n != y->n) return x->n < y->n ? -1 : 1;
+    return x < y ? -1 : 1;
 }
 
-/* llama.cpp asserts, when it loads a file, that there are as many texts as ids. */
+/* llama.cpp asserts, when it loads a file, that there are as many texts as ids. Sorted, not hashed: a file cannot
+ * be made to take long. */
 static tms_status check_unique(const struct tms_vocab *vocab, const char *path, struct tms_error *err)
 {
-    uint64_t slots = 16;
-    while (slots < 2 * vocab->n) slots *= 2;
-    uint32_t *table = tms_calloc(slots, sizeof *table); /* id + 1; 0: free */
-    if (!table) return tms_fail_memory(err, slots * sizeof *table);
+    const struct tms_token **sorted = tms_calloc(vocab->n, sizeof *sorted);
     tms_status status = TMS_OK;
-    for (uint64_t id = 0; id < vocab->n && status == TMS_OK; id++) {
-        const struct tms_token *token = &vocab->tokens[id];
-        uint64_t slot = hash_text(token->text, token->n) & (slots - 1);
-        for (; table[slot]; slot = (slot + 1) & (slots - 1)) {
-            const struct tms_token *other = &vocab->tokens[table[slot] - 1];
-            if (other->n != token->n || memcmp(other->text, token->text, token->n) != 0) continue;
-            status = tms_fail(
-                err, TMS_EINPUT, "%s: ids %u and %llu have the same token '%.*s'; llama.cpp loads no such vocabulary",
-                path, table[slot] - 1, (unsigned long long)id, (int)(token->n < 200 ? token->n : 200), token->text);
-            break;
-        }
-        table[slot] = (uint32_t)id + 1;
+    if (!sorted) return tms_fail_memory(err, vocab->n * sizeof *sorted);
+    for (uint64_t id = 0; id < vocab->n; id++) sorted[id] = &vocab->tokens[id];
+    qsort(sorted, vocab->n, sizeof *sorted, by_text);
+    for (uint64_t i = 1; i < vocab->n && status == TMS_OK; i++) {
+        const struct tms_token *one = sorted[i - 1], *two = sorted[i];
+        if (one->n == two->n && memcmp(one->text, two->text, one->n) == 0)
+            status = tms_fail(err, TMS_EINPUT,
+                              "%s: ids %zu and %zu have the same token '%.*s'; llama.cpp loads no such vocabulary",
+                              path, (size_t)(one - vocab->tokens), (size_t)(two - vocab->tokens),
+                              (int)(one->n < 200 ? one->n : 200), one->text);
     }
-    free(table);
+    free(sorted);
     return status;
 }
 

@@ -28,8 +28,9 @@ enum tms_token_type {
 struct tms_tokenizer_files {
     const struct tms_tokenizer_options *options;
     const char *dir;
-    json_t *tokenizer; /* tokenizer.json, or NULL */
-    json_t *settings;  /* tokenizer_config.json, or NULL */
+    json_t *tokenizer;   /* tokenizer.json, or NULL */
+    json_t *settings;    /* tokenizer_config.json, or NULL */
+    json_t *special_map; /* special_tokens_map.json, or NULL */
     char *tokenizer_path, *settings_path;
     char *model_path; /* tokenizer.model */
 };

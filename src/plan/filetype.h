@@ -29,11 +29,11 @@ enum tms_ftype {
 
 struct tms_file_type {
     enum tms_ftype id;
-    const char *name;         /* as in file names and general use: "Q4_K_M" */
-    const char *alias;        /* another accepted name, or NULL */
-    enum tms_type type;       /* of most tensors */
-    bool needs_weights;       /* llama-quantize refuses it without importance weights */
-    const char *explanation;  /* for `tamis types` */
+    const char *name;        /* as in file names and general use: "Q4_K_M" */
+    const char *alias;       /* another accepted name, or NULL */
+    enum tms_type type;      /* of most tensors */
+    bool needs_weights;      /* llama-quantize refuses it without importance weights */
+    const char *explanation; /* for `tamis types` */
 };
 
 /* By name (any case), alias or number; NULL if there is none. */

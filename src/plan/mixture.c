@@ -7,7 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { K_OUTPUT, K_TOKEN_EMBD, K_ATTN_V, K_ATTN_K, K_ATTN_Q, K_ATTN_OUTPUT, K_FFN_UP, K_FFN_GATE, K_FFN_DOWN, K_OTHER };
+enum kind {
+    K_OUTPUT,
+    K_TOKEN_EMBD,
+    K_ATTN_V,
+    K_ATTN_K,
+    K_ATTN_Q,
+    K_ATTN_OUTPUT,
+    K_FFN_UP,
+    K_FFN_GATE,
+    K_FFN_DOWN,
+    K_OTHER
+};
 
 struct rules {
     enum tms_ftype ftype;
@@ -32,8 +43,7 @@ static bool ends_with(const char *name, const char *end)
 static enum kind kind_of(const char *name)
 {
     if (strcmp(name, "output.weight") == 0) return K_OUTPUT;
-    if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "per_layer_token_embd.weight") == 0)
-        return K_TOKEN_EMBD;
+    if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "per_layer_token_embd.weight") == 0) return K_TOKEN_EMBD;
     if (contains(name, "attn_qkv.weight") || contains(name, "attn_kv_b.weight") || contains(name, "attn_v.weight"))
         return K_ATTN_V;
     if (contains(name, "attn_k.weight")) return K_ATTN_K;
@@ -48,15 +58,41 @@ static enum kind kind_of(const char *name)
 bool tms_mixture_quantizes(const char *name, uint32_t n_dims)
 {
     static const char *const never[] = {
-        "_norm.weight",        "ffn_gate_inp.weight", "ffn_gate_tid2eid",  "altup",
-        "laurel",              "per_layer_model_proj", "ssm_conv1d",       "shortconv.conv.weight",
-        "indexer.k_proj.weight", "indexer.q_proj.weight", "time_mix_first.weight", "time_mix_w0.weight",
-        "time_mix_w1.weight",  "time_mix_w2.weight",  "time_mix_v0.weight", "time_mix_v1.weight",
-        "time_mix_v2.weight",  "time_mix_a0.weight",  "time_mix_a1.weight", "time_mix_a2.weight",
-        "time_mix_g1.weight",  "time_mix_g2.weight",  "time_mix_decay_w1.weight", "time_mix_decay_w2.weight",
-        "time_mix_lerp_fused.weight", "attn_rel_b.weight", ".position_embd", "sam.pos_embd",
-        "sam.neck.",           "sam.net_",            ".rel_pos",          ".patch_embd",
-        ".patch_merger",       "a.rvq.codebook",      "mm.a.code_embd",
+        "_norm.weight",
+        "ffn_gate_inp.weight",
+        "ffn_gate_tid2eid",
+        "altup",
+        "laurel",
+        "per_layer_model_proj",
+        "ssm_conv1d",
+        "shortconv.conv.weight",
+        "indexer.k_proj.weight",
+        "indexer.q_proj.weight",
+        "time_mix_first.weight",
+        "time_mix_w0.weight",
+        "time_mix_w1.weight",
+        "time_mix_w2.weight",
+        "time_mix_v0.weight",
+        "time_mix_v1.weight",
+        "time_mix_v2.weight",
+        "time_mix_a0.weight",
+        "time_mix_a1.weight",
+        "time_mix_a2.weight",
+        "time_mix_g1.weight",
+        "time_mix_g2.weight",
+        "time_mix_decay_w1.weight",
+        "time_mix_decay_w2.weight",
+        "time_mix_lerp_fused.weight",
+        "attn_rel_b.weight",
+        ".position_embd",
+        "sam.pos_embd",
+        "sam.neck.",
+        "sam.net_",
+        ".rel_pos",
+        ".patch_embd",
+        ".patch_merger",
+        "a.rvq.codebook",
+        "mm.a.code_embd",
     };
     if (n_dims < 2 || !ends_with(name, "weight")) return false;
     if (strcmp(name, "position_embd.weight") == 0 || strcmp(name, "token_types.weight") == 0) return false;

@@ -19,7 +19,7 @@
 #include "base/json.h"
 #include "base/json_edit.h"
 
-#define DEFAULT_SHARD 50000000000u /* bytes: transformers 5 */
+#define DEFAULT_SHARD  50000000000u               /* bytes: transformers 5 */
 #define LONGEST_OFFSET "-1.2345678901234567e-123" /* no f32's repr is longer */
 
 static bool ends_with(const char *name, const char *end)
@@ -32,8 +32,20 @@ static bool ends_with(const char *name, const char *end)
 static bool is_linear(const char *name, uint32_t n_dims)
 {
     static const char *const not_linear[] = {
-        "embed", "wte.", "wpe.", "norm", "ln_", "lm_head.", "output_layer.", "embed_out.", "score.", "conv1d",
-        "rotary", "mlp.gate.weight", "block_sparse_moe.gate.weight", "router",
+        "embed",
+        "wte.",
+        "wpe.",
+        "norm",
+        "ln_",
+        "lm_head.",
+        "output_layer.",
+        "embed_out.",
+        "score.",
+        "conv1d",
+        "rotary",
+        "mlp.gate.weight",
+        "block_sparse_moe.gate.weight",
+        "router",
     };
     if (n_dims != 2 || !ends_with(name, ".weight")) return false;
     for (size_t i = 0; i < sizeof not_linear / sizeof *not_linear; i++)
@@ -163,8 +175,10 @@ static tms_status add_tensor(struct plan *p, size_t index)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot copy", file, tensor->name,
                         tms_codec(tensor->type)->name);
     if (t->spec.double_quant && tensor->type == TMS_BOOL)
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' of type bool cannot stand beside double quantization; "
-                        "take the type without :dq", file, tensor->name);
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: tensor '%s' of type bool cannot stand beside double quantization; "
+                        "take the type without :dq",
+                        file, tensor->name);
     /* FP8 that is no linear layer loses its scales: store the values. */
     bool widen = tensor->scale != TMS_NO_SCALE;
     enum tms_type type = widen ? TMS_BF16 : tensor->type;
@@ -208,8 +222,8 @@ static tms_status lay_out(struct tms_target *t, struct tms_error *err)
             const struct tms_out_tensor *out = &t->outs[i];
             if (out->file != f) continue;
             struct tms_st_plan_tensor *to = &tensors[n++];
-            *to = (struct tms_st_plan_tensor){.name = out->name, .type = out->type, .n_dims = out->n_dims, .tag = i,
-                                              .last = out->late};
+            *to = (struct tms_st_plan_tensor){
+                .name = out->name, .type = out->type, .n_dims = out->n_dims, .tag = i, .last = out->late};
             memcpy(to->shape, out->shape, sizeof to->shape);
         }
         uint64_t reserved = t->files[f].header.n; /* 0 at first; then nothing moves */
@@ -232,16 +246,20 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     struct plan p = {.t = t, .err = err};
     tms_status status = TMS_OK;
     if (s->kind == TMS_SOURCE_GGUF)
-        return tms_fail(err, TMS_EINPUT, "%s: %s writes a Hugging Face folder, and from a GGUF file that is not supported yet; give the Hugging Face folder",
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s writes a Hugging Face folder, and from a GGUF file that is not supported yet; give the "
+                        "Hugging Face folder",
                         s->path, t->spec.name);
     if (!s->has_config)
-        return tms_fail(err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path, t->spec.name);
+        return tms_fail(err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path,
+                        t->spec.name);
     if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
         return tms_fail(err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
                         s->config.quant_method);
     if (strcmp(s->config.model_type, "gpt2") == 0)
-        return tms_fail(err, TMS_EINPUT, "%s: GPT-2 stores its layers transposed (Conv1D), which %s does not support here",
-                        s->path, t->spec.name);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: GPT-2 stores its layers transposed (Conv1D), which %s does not support here", s->path,
+                        t->spec.name);
     for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++)
         status = add_tensor(&p, s->kind == TMS_SOURCE_CONFIG ? i : s->by_name[i]);
     if (status != TMS_OK) return status;
@@ -269,13 +287,12 @@ static json_t *quantization_config(const struct tms_target *t)
     const char *compute = "float32";
     if (nf4 && s->config.dtype != TMS_TYPE_NONE && tms_torch_dtype_name(s->config.dtype))
         compute = tms_torch_dtype_name(s->config.dtype);
-    return json_pack("{s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:n, s:f, s:b, s:b, s:s}",
-                     "_load_in_4bit", four, "_load_in_8bit", !four,
-                     "bnb_4bit_compute_dtype", compute, "bnb_4bit_quant_storage", "uint8",
+    return json_pack("{s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:n, s:f, s:b, s:b, s:s}", "_load_in_4bit", four,
+                     "_load_in_8bit", !four, "bnb_4bit_compute_dtype", compute, "bnb_4bit_quant_storage", "uint8",
                      "bnb_4bit_quant_type", nf4 ? "nf4" : "fp4", "bnb_4bit_use_double_quant", t->spec.double_quant,
-                     "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_has_fp16_weight", 0,
-                     "llm_int8_skip_modules", "llm_int8_threshold", 6.0, "load_in_4bit", four, "load_in_8bit", !four,
-                     "quant_method", "bitsandbytes");
+                     "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_has_fp16_weight", 0, "llm_int8_skip_modules",
+                     "llm_int8_threshold", 6.0, "load_in_4bit", four, "load_in_8bit", !four, "quant_method",
+                     "bitsandbytes");
 }
 
 static tms_status write_text(const char *dir, const char *name, const void *text, size_t n, struct tms_error *err)
@@ -331,8 +348,8 @@ static tms_status write_index(const struct tms_target *t, const char *dir, struc
     tms_buf_text(&out, text);
     tms_buf_text(&out, "\n");
     free(text);
-    tms_status status = out.failed ? tms_fail_memory(err, 256)
-                                   : write_text(dir, "model.safetensors.index.json", out.data, out.n, err);
+    tms_status status =
+        out.failed ? tms_fail_memory(err, 256) : write_text(dir, "model.safetensors.index.json", out.data, out.n, err);
     tms_buf_free(&out);
     return status;
 }
@@ -340,8 +357,8 @@ static tms_status write_index(const struct tms_target *t, const char *dir, struc
 /* Weights in any form and what describes them stay behind; everything else goes along. */
 static bool goes_along(const char *name)
 {
-    static const char *const weights[] = {".safetensors", ".bin",  ".pt",   ".pth",  ".gguf", ".index.json",
-                                          ".onnx",        ".h5",   ".ot",   ".msgpack", ".tamis-partial"};
+    static const char *const weights[] = {".safetensors", ".bin", ".pt", ".pth",     ".gguf",         ".index.json",
+                                          ".onnx",        ".h5",  ".ot", ".msgpack", ".tamis-partial"};
     if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
         if (ends_with(name, weights[i])) return false;

@@ -43,8 +43,12 @@ static tms_status plan_rope_freqs(struct plan *p)
     float *freqs = tms_arena_alloc(&p->t->arena, config->head_dim / 2 * sizeof(float));
     if (!freqs) return tms_fail_memory(p->err, config->head_dim * 2);
     tms_rope_freqs(config, freqs);
-    p->tensors[p->n++] = (struct planned){.source = SIZE_MAX, .name = "rope_freqs.weight", .contents = freqs,
-                                          .n_dims = 1, .shape = {config->head_dim / 2}, .type = TMS_F32};
+    p->tensors[p->n++] = (struct planned){.source = SIZE_MAX,
+                                          .name = "rope_freqs.weight",
+                                          .contents = freqs,
+                                          .n_dims = 1,
+                                          .shape = {config->head_dim / 2},
+                                          .type = TMS_F32};
     return TMS_OK;
 }
 
@@ -64,16 +68,16 @@ static tms_status plan_hf_tensor(struct plan *p, size_t index)
     if (row->when == TMS_UNTIED && s->config.tied) return TMS_OK; /* a second copy of the embedding */
     uint32_t n_dims = tms_arch_shape(&s->config, row, want);
     if (tensor->n_dims != n_dims || tensor->shape[0] != want[0] || (n_dims == 2 && tensor->shape[1] != want[1]))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as config.json says", file,
-                        tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as config.json says",
+                        file, tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
                         (unsigned long long)(n_dims == 2 ? want[1] : 0));
     if (!tms_source_decodes(tensor))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file, tensor->name,
-                        tms_codec(tensor->type)->name);
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file,
+                        tensor->name, tms_codec(tensor->type)->name);
     tms_arch_name(name, sizeof name, row->gguf, layer);
     struct planned *to = &p->tensors[p->n++];
-    *to = (struct planned){.source = index, .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
-                           .n_dims = tensor->n_dims};
+    *to = (struct planned){
+        .source = index, .name = tms_arena_strndup(&p->t->arena, name, strlen(name)), .n_dims = tensor->n_dims};
     if (!to->name) return tms_fail_memory(p->err, sizeof name);
     memcpy(to->shape, tensor->shape, sizeof to->shape);
     if (s->arch->permutes && row->transform != TMS_AS_IS)
@@ -103,11 +107,11 @@ static tms_status plan_hf(struct plan *p)
 {
     const struct tms_source *s = p->t->source;
     if (!s->has_config)
-        return tms_fail(p->err, TMS_EINPUT, "%s: a GGUF file needs the whole folder (config.json, tokenizer), not one shard",
-                        s->path);
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: a GGUF file needs the whole folder (config.json, tokenizer), not one shard", s->path);
     if (!s->arch)
-        return tms_fail(p->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s", s->path,
-                        tms_source_arch_name(s), tms_arch_known());
+        return tms_fail(p->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s",
+                        s->path, tms_source_arch_name(s), tms_arch_known());
     if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
         return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
                         s->config.quant_method);
@@ -126,8 +130,8 @@ static tms_status plan_gguf_source(struct plan *p)
         return tms_fail(p->err, TMS_EUSAGE, "%s: is a GGUF file already; `tamis quantize` changes its types", s->path);
     for (size_t i = 0; i < s->n_tensors; i++) {
         struct planned *to = &p->tensors[p->n++];
-        *to = (struct planned){.source = i, .name = s->tensors[i].name, .n_dims = s->tensors[i].n_dims,
-                               .type = s->tensors[i].type};
+        *to = (struct planned){
+            .source = i, .name = s->tensors[i].name, .n_dims = s->tensors[i].n_dims, .type = s->tensors[i].type};
         memcpy(to->shape, s->tensors[i].shape, sizeof to->shape);
     }
     return TMS_OK;
@@ -158,8 +162,10 @@ static struct tms_mixture_model mixture_model(const struct tms_source *s)
 {
     struct tms_mixture_model m = {.arch = ""};
     if (s->kind != TMS_SOURCE_GGUF) {
-        m = (struct tms_mixture_model){.arch = s->arch->gguf, .n_layers = s->config.n_layers,
-                                       .n_heads = s->config.n_heads, .n_kv_heads = s->config.n_kv_heads};
+        m = (struct tms_mixture_model){.arch = s->arch->gguf,
+                                       .n_layers = s->config.n_layers,
+                                       .n_heads = s->config.n_heads,
+                                       .n_kv_heads = s->config.n_kv_heads};
         return m;
     }
     const struct {
@@ -196,7 +202,8 @@ static tms_status assign_mixture(struct plan *p)
     if (!m) return tms_fail_memory(p->err, p->n * sizeof *m);
     for (size_t i = 0; i < p->n; i++) {
         const struct planned *to = &p->tensors[i];
-        m[i] = (struct tms_mixture_tensor){.name = to->name, .n_dims = to->n_dims,
+        m[i] = (struct tms_mixture_tensor){.name = to->name,
+                                           .n_dims = to->n_dims,
                                            .n_cols = to->n_dims ? to->shape[to->n_dims - 1] : 1,
                                            .source = s->kind == TMS_SOURCE_GGUF ? to->type : TMS_F32};
     }
@@ -231,8 +238,10 @@ static tms_status build_kvs(struct plan *p, int file_type)
         tms_kvs_remove(&t->kvs, "split.count");
         tms_kvs_remove(&t->kvs, "split.tensors.count");
     } else {
-        struct tms_metadata_options mo = {.name = p->options->model_name, .file_type = file_type,
-                                          .n_parameters = 0, .warn = p->options->warn,
+        struct tms_metadata_options mo = {.name = p->options->model_name,
+                                          .file_type = file_type,
+                                          .n_parameters = 0,
+                                          .warn = p->options->warn,
                                           .warn_ctx = p->options->warn_ctx};
         for (size_t i = 0; i < p->n; i++) {
             uint64_t n = 1;
@@ -241,9 +250,12 @@ static tms_status build_kvs(struct plan *p, int file_type)
         }
         status = tms_metadata_build(&t->kvs, s, &mo, p->err);
         if (status != TMS_OK) return status;
-        struct tms_tokenizer_options to = {.vocab_size = s->config.vocab, .pre = p->options->pre,
-                                           .config = s->config_json, .arch = s->arch->gguf,
-                                           .warn = p->options->warn, .warn_ctx = p->options->warn_ctx};
+        struct tms_tokenizer_options to = {.vocab_size = s->config.vocab,
+                                           .pre = p->options->pre,
+                                           .config = s->config_json,
+                                           .arch = s->arch->gguf,
+                                           .warn = p->options->warn,
+                                           .warn_ctx = p->options->warn_ctx};
         status = tms_tokenizer_export(&t->kvs, s->path, &to, p->err);
         if (status != TMS_OK) return status;
     }
@@ -303,7 +315,8 @@ static tms_status lay_out(struct plan *p)
             tms_kvs_set_u16(&file->kvs, "split.count", (uint16_t)n_files);
             tms_kvs_set_i32(&file->kvs, "split.tensors.count", (int32_t)t->n_outs);
             const struct tms_kv *alignment = tms_kvs_find(&t->kvs, "general.alignment");
-            if (f > 0 && alignment) tms_kvs_set(&file->kvs, alignment->key, alignment->type, alignment->bytes, alignment->n_bytes);
+            if (f > 0 && alignment)
+                tms_kvs_set(&file->kvs, alignment->key, alignment->type, alignment->bytes, alignment->n_bytes);
         }
         if (file->kvs.failed) {
             status = tms_fail_memory(p->err, 0);
@@ -313,9 +326,10 @@ static tms_status lay_out(struct plan *p)
         while (first + n < t->n_outs && t->outs[first + n].file == f) {
             const struct tms_out_tensor *out = &t->outs[first + n];
             struct tms_gguf_plan_tensor *to = &tensors[n++];
-            *to = (struct tms_gguf_plan_tensor){.name = out->name, .type = out->type,
-                                                .n_dims = out->n_dims ? out->n_dims : 1, .ne = {1, 1, 1, 1}};
-            for (uint32_t d = 0; d < out->n_dims && d < TMS_GGUF_MAX_DIMS; d++) to->ne[d] = out->shape[out->n_dims - 1 - d];
+            *to = (struct tms_gguf_plan_tensor){
+                .name = out->name, .type = out->type, .n_dims = out->n_dims ? out->n_dims : 1, .ne = {1, 1, 1, 1}};
+            for (uint32_t d = 0; d < out->n_dims && d < TMS_GGUF_MAX_DIMS; d++)
+                to->ne[d] = out->shape[out->n_dims - 1 - d];
         }
         status = tms_gguf_layout(&file->kvs, tensors, n, &file->header, &file->size, p->err);
         for (size_t i = 0; i < n; i++) t->outs[first + i].offset = tensors[i].offset;
@@ -346,8 +360,8 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (!same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !p->options->allow_requantize)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
-                        "original, or use --allow-requantize", t->source->path, source->name,
-                        tms_codec(source->type)->name);
+                        "original, or use --allow-requantize",
+                        t->source->path, source->name, tms_codec(source->type)->name);
     if (!same && !tms_source_decodes(source))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
                         t->source->path, source->name, tms_codec(source->type)->name);
@@ -355,8 +369,8 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (!same && !codec->encode)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' would get type %s, which tamis cannot write yet",
                         t->source->path, source->name, codec->name);
-    struct tms_route *route = tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC,
-                                                   t->n_outs - 1);
+    struct tms_route *route =
+        tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, sizeof *route);
     route->codec = codec;
     route->permute_heads = from->permute_heads;
@@ -397,7 +411,8 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
         qsort(p.tensors, p.n, sizeof *p.tensors, compare_planned);
     }
     if (!options->preview) status = build_kvs(&p, file_type);
-    for (size_t i = 0; i < p.n && status == TMS_OK && !options->vocab_only; i++) status = add_planned(&p, &p.tensors[i]);
+    for (size_t i = 0; i < p.n && status == TMS_OK && !options->vocab_only; i++)
+        status = add_planned(&p, &p.tensors[i]);
     if (status == TMS_OK && !options->preview) status = lay_out(&p);
 done:
     free(p.tensors);

@@ -24,6 +24,13 @@ const char *tms_version(void)
     return TAMIS_VERSION;
 }
 
+/* Safetensors types go by torch's names, GGUF types by ggml's. */
+static const char *type_name(enum tms_type type, bool torch)
+{
+    const char *name = torch ? tms_torch_dtype_name(type) : NULL;
+    return name ? name : tms_codec(type)->name;
+}
+
 /* "layers.2" before "layers.10". */
 static int compare_natural(const char *a, const char *b)
 {
@@ -68,7 +75,8 @@ tms_status tms_model_open(struct tms_model **out, const char *path, struct tms_e
         if (!m->sorted) status = tms_fail_memory(err, n * sizeof *m->sorted);
         for (size_t i = 0; i < n && m->sorted; i++) m->sorted[i] = &m->source->tensors[i];
         /* a lone config.json has the order of its modules already */
-        if (m->sorted && n && m->source->kind != TMS_SOURCE_CONFIG) qsort(m->sorted, n, sizeof *m->sorted, compare_tensors);
+        if (m->sorted && n && m->source->kind != TMS_SOURCE_CONFIG)
+            qsort(m->sorted, n, sizeof *m->sorted, compare_tensors);
     }
     if (status != TMS_OK) {
         tms_model_close(m);
@@ -89,7 +97,8 @@ void tms_model_close(struct tms_model *model)
 void tms_model_describe(const struct tms_model *model, struct tms_model_info *info)
 {
     const struct tms_source *s = model->source;
-    const char *name = s->kind == TMS_SOURCE_GGUF ? tms_kv_as_string(tms_kvs_find(&s->gguf->kvs, "general.name")) : NULL;
+    const char *name =
+        s->kind == TMS_SOURCE_GGUF ? tms_kv_as_string(tms_kvs_find(&s->gguf->kvs, "general.name")) : NULL;
     *info = (struct tms_model_info){
         .format = s->kind == TMS_SOURCE_GGUF     ? "GGUF"
                   : s->kind == TMS_SOURCE_CONFIG ? "config.json"
@@ -110,15 +119,20 @@ void tms_model_describe(const struct tms_model *model, struct tms_model_info *in
 void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor_info *info)
 {
     const struct tms_tensor *t = model->sorted[i];
-    *info = (struct tms_tensor_info){.name = t->name, .type = tms_codec(t->type)->name, .n_dims = t->n_dims,
-                                     .n_elems = t->n_elems, .bytes = t->bytes, .is_scale = t->is_scale};
+    *info = (struct tms_tensor_info){.name = t->name,
+                                     .type = type_name(t->type, model->source->kind != TMS_SOURCE_GGUF),
+                                     .n_dims = t->n_dims,
+                                     .n_elems = t->n_elems,
+                                     .bytes = t->bytes,
+                                     .is_scale = t->is_scale};
     memcpy(info->shape, t->shape, sizeof info->shape);
 }
 
 bool tms_type_at(size_t i, struct tms_type_info *info)
 {
     static const struct tms_type_info folders[] = {
-        {"nf4", NULL, "Hugging Face folder", "bitsandbytes: 4 bits on a normal distribution's quantiles, a scale per 64"},
+        {"nf4", NULL, "Hugging Face folder",
+         "bitsandbytes: 4 bits on a normal distribution's quantiles, a scale per 64"},
         {"nf4:dq", NULL, "Hugging Face folder", "the same with its scales quantized to 8 bits (4.13 bits in all)"},
         {"fp4", NULL, "Hugging Face folder", "bitsandbytes: 4-bit floats"},
         {"int8", NULL, "Hugging Face folder", "bitsandbytes LLM.int8: 8 bits, a scale per row"},
@@ -134,8 +148,7 @@ bool tms_type_at(size_t i, struct tms_type_info *info)
     return true;
 }
 
-tms_status tms_preview(struct tms_preview **out, const struct tms_model *model, const char *type,
-                       struct tms_error *err)
+tms_status tms_preview(struct tms_preview **out, const struct tms_model *model, const char *type, struct tms_error *err)
 {
     struct tms_spec spec;
     struct tms_target_options options = {.preview = true, .allow_requantize = true};
@@ -191,8 +204,12 @@ void tms_preview_describe(const struct tms_preview *preview, struct tms_preview_
 void tms_preview_tensor(const struct tms_preview *preview, size_t i, struct tms_tensor_info *info)
 {
     const struct tms_out_tensor *t = preview->sorted[i];
-    *info = (struct tms_tensor_info){.name = t->name, .type = tms_codec(t->type)->name, .n_dims = t->n_dims,
-                                     .n_elems = t->n_elems, .bytes = t->bytes, .is_scale = t->is_scale,
+    *info = (struct tms_tensor_info){.name = t->name,
+                                     .type = type_name(t->type, preview->target->folder),
+                                     .n_dims = t->n_dims,
+                                     .n_elems = t->n_elems,
+                                     .bytes = t->bytes,
+                                     .is_scale = t->is_scale,
                                      .fallback = t->fallback};
     memcpy(info->shape, t->shape, sizeof info->shape);
 }

@@ -112,8 +112,12 @@ static tms_status commit(struct tms_target *t, struct tms_error *err)
 
 static tms_status fill(struct order *o, uint64_t *source_bytes, struct tms_error *err)
 {
-    struct tms_pipeline p = {.source = o->source, .targets = o->targets, .n_targets = o->n, .pool = o->pool,
-                             .progress = o->options->progress, .progress_ctx = o->options->progress_ctx,
+    struct tms_pipeline p = {.source = o->source,
+                             .targets = o->targets,
+                             .n_targets = o->n,
+                             .pool = o->pool,
+                             .progress = o->options->progress,
+                             .progress_ctx = o->options->progress_ctx,
                              .stats = o->stats};
     tms_status status = tms_pipeline_run(&p, err);
     for (size_t i = 0; i < o->n && status == TMS_OK; i++)
@@ -134,7 +138,8 @@ static tms_status describe(struct order *o, struct tms_error *err)
         struct tms_result *r = &o->results[i];
         double n = stats->n_values ? (double)stats->n_values : 1;
         r->type = strdup(t->spec.name);
-        r->path = !t->folder && t->n_files > 1 ? tms_gguf_shard_path(t->path, 0, (unsigned)t->n_files) : strdup(t->path);
+        r->path =
+            !t->folder && t->n_files > 1 ? tms_gguf_shard_path(t->path, 0, (unsigned)t->n_files) : strdup(t->path);
         if (!r->type || !r->path) return tms_fail_memory(err, 256);
         r->n_files = t->n_files;
         r->n_tensors = t->n_outs;
@@ -157,10 +162,17 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
 {
     const struct tms_quantize_options *q = o->options;
     struct tms_target_options to = {
-        .converter = converter, .pure = q->pure, .allow_requantize = q->allow_requantize, .vocab_only = q->vocab_only,
-        .model_name = q->model_name, .pre = q->pre, .split_max_bytes = q->split_max_bytes,
-        .split_max_tensors = q->split_max_tensors, .max_shard_bytes = q->max_shard_bytes,
-        .warn = i == 0 ? q->warning : NULL, .warn_ctx = q->warning_ctx, /* once, not once per target */
+        .converter = converter,
+        .pure = q->pure,
+        .allow_requantize = q->allow_requantize,
+        .vocab_only = q->vocab_only,
+        .model_name = q->model_name,
+        .pre = q->pre,
+        .split_max_bytes = q->split_max_bytes,
+        .split_max_tensors = q->split_max_tensors,
+        .max_shard_bytes = q->max_shard_bytes,
+        .warn = i == 0 ? q->warning : NULL,
+        .warn_ctx = q->warning_ctx, /* once, not once per target */
     };
     struct tms_spec spec;
     to.convert_auto = converter && strcasecmp(type, "auto") == 0;
@@ -168,7 +180,9 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     if (status != TMS_OK) return status;
     if (converter && spec.dialect == TMS_DIALECT_GGUF && spec.ftype->id != TMS_FTYPE_F32 &&
         spec.ftype->id != TMS_FTYPE_F16 && spec.ftype->id != TMS_FTYPE_BF16 && spec.ftype->id != TMS_FTYPE_Q8_0)
-        return tms_fail(err, TMS_EUSAGE, "--outtype '%s': expected f32, f16, bf16, q8_0 or auto; `tamis quantize` writes the others", type);
+        return tms_fail(err, TMS_EUSAGE,
+                        "--outtype '%s': expected f32, f16, bf16, q8_0 or auto; `tamis quantize` writes the others",
+                        type);
     if (converter && spec.dialect != TMS_DIALECT_GGUF)
         return tms_fail(err, TMS_EUSAGE, "--outtype '%s' is not a GGUF type; `tamis quantize` writes it", type);
     if (q->vocab_only && spec.dialect != TMS_DIALECT_GGUF)
@@ -213,7 +227,8 @@ static tms_status write_model(const char *model, const char *out, const struct t
     /* Types are understood before a large model is opened. */
     for (size_t i = 0; i < o.n && status == TMS_OK; i++) {
         struct tms_spec spec;
-        if (!(converter && strcasecmp(options->types[i], "auto") == 0)) status = tms_spec_parse(&spec, options->types[i], err);
+        if (!(converter && strcasecmp(options->types[i], "auto") == 0))
+            status = tms_spec_parse(&spec, options->types[i], err);
     }
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)

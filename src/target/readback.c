@@ -16,9 +16,9 @@ static double now(void)
 
 struct verify {
     struct tms_pipeline *p;
-    struct tms_file *files;   /* all files of all targets, opened again */
-    size_t *first_file;       /* per target */
-    uint8_t **buffers;        /* per thread */
+    struct tms_file *files; /* all files of all targets, opened again */
+    size_t *first_file;     /* per target */
+    uint8_t **buffers;      /* per thread */
     atomic_ullong bytes_done;
     uint64_t bytes_total, largest;
     double last_report;
@@ -64,7 +64,8 @@ static tms_status reopen(const struct tms_target *t, const char *path, size_t fi
         for (size_t i = 0; i < t->n_outs && status == TMS_OK; i++) {
             const struct tms_out_tensor *out = &t->outs[i];
             const struct tms_st_tensor *found = out->file == file ? tms_safetensors_find(st, out->name) : NULL;
-            if (out->file == file && (!found || found->offset != out->offset || found->bytes != out->bytes || found->type != out->type))
+            if (out->file == file &&
+                (!found || found->offset != out->offset || found->bytes != out->bytes || found->type != out->type))
                 status = tms_fail(err, TMS_ECHECK, "%s: tensor '%s' is not where it was written", path, out->name);
         }
         tms_safetensors_close(st);
@@ -73,7 +74,8 @@ static tms_status reopen(const struct tms_target *t, const char *path, size_t fi
         for (size_t i = 0; i < t->n_outs && status == TMS_OK; i++) {
             const struct tms_out_tensor *out = &t->outs[i];
             const struct tms_tensor *found = tms_source_find(s, out->name);
-            if (!found || found->file != out->file || found->offset != out->offset || found->bytes != out->bytes || found->type != out->type)
+            if (!found || found->file != out->file || found->offset != out->offset || found->bytes != out->bytes ||
+                found->type != out->type)
                 status = tms_fail(err, TMS_ECHECK, "%s: tensor '%s' is not where it was written", path, out->name);
         }
         tms_source_close(s);

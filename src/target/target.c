@@ -47,8 +47,8 @@ struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name
 {
     if (!tms_grow(&t->outs, &t->cap_outs, t->n_outs + 1, sizeof *t->outs)) return NULL;
     struct tms_out_tensor *out = &t->outs[t->n_outs];
-    *out = (struct tms_out_tensor){.name = tms_arena_strndup(&t->arena, name, strlen(name)), .type = type,
-                                   .n_dims = n_dims, .n_elems = 1};
+    *out = (struct tms_out_tensor){
+        .name = tms_arena_strndup(&t->arena, name, strlen(name)), .type = type, .n_dims = n_dims, .n_elems = 1};
     if (!out->name) return NULL;
     for (uint32_t d = 0; d < n_dims; d++) {
         out->shape[d] = shape[d];
@@ -63,7 +63,11 @@ struct tms_route *tms_target_add_route(struct tms_target *t, size_t source, enum
 {
     if (!tms_grow(&t->routes, &t->cap_routes, t->n_routes + 1, sizeof *t->routes)) return NULL;
     struct tms_route *route = &t->routes[t->n_routes++];
-    *route = (struct tms_route){.source = source, .kind = kind, .out = out, .absmax = TMS_NO_OUT,
-                                .nested_absmax = TMS_NO_OUT, .quant_state = TMS_NO_OUT};
+    *route = (struct tms_route){.source = source,
+                                .kind = kind,
+                                .out = out,
+                                .absmax = TMS_NO_OUT,
+                                .nested_absmax = TMS_NO_OUT,
+                                .quant_state = TMS_NO_OUT};
     return route;
 }

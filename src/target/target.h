@@ -15,8 +15,8 @@ struct tms_out_tensor {
     uint64_t shape[TMS_ST_MAX_DIMS]; /* slowest first */
     uint64_t n_elems, bytes;
     uint32_t file;
-    uint64_t offset;      /* from the start of its file */
-    bool is_scale;        /* belongs to the weights of another tensor */
+    uint64_t offset; /* from the start of its file */
+    bool is_scale;   /* belongs to the weights of another tensor */
     bool fallback;
     bool late;            /* its length is known only at the end (quant_state with nested offset) */
     const void *contents; /* fixed bytes, or NULL if a route fills it */
@@ -44,18 +44,18 @@ struct tms_route {
 };
 
 struct tms_out_file {
-    char *name;             /* "" for a single file: then the target's path is the file */
-    struct tms_kvs kvs;     /* GGUF */
-    struct tms_buf header;  /* the beginning of the file */
-    uint64_t size;          /* of the whole file */
+    char *name;            /* "" for a single file: then the target's path is the file */
+    struct tms_kvs kvs;    /* GGUF */
+    struct tms_buf header; /* the beginning of the file */
+    uint64_t size;         /* of the whole file */
     struct tms_output *output;
 };
 
 struct tms_target {
     const struct tms_source *source;
     struct tms_spec spec;
-    bool folder; /* a Hugging Face folder */
-    char *path;  /* where it goes: a file, a folder, or for split GGUFs the pattern's "PREFIX.gguf" */
+    bool folder;                /* a Hugging Face folder */
+    char *path;                 /* where it goes: a file, a folder, or for split GGUFs the pattern's "PREFIX.gguf" */
     struct tms_output_dir *dir; /* folders and splits are written in one */
     size_t n_outs, cap_outs;
     struct tms_out_tensor *outs;
@@ -63,18 +63,18 @@ struct tms_target {
     struct tms_route *routes;
     size_t n_files;
     struct tms_out_file *files;
-    struct tms_kvs kvs;        /* GGUF: the model's key-values; bitsandbytes: none */
-    uint64_t reserved_header;  /* bitsandbytes: bytes kept for each header while lengths are open */
+    struct tms_kvs kvs;       /* GGUF: the model's key-values; bitsandbytes: none */
+    uint64_t reserved_header; /* bitsandbytes: bytes kept for each header while lengths are open */
     size_t n_quantized, n_kept, n_fallbacks;
     uint64_t n_parameters;
-    struct tms_arena arena;    /* owns names and contents */
+    struct tms_arena arena; /* owns names and contents */
 };
 
 struct tms_target_options {
-    bool converter;       /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
-    bool convert_auto;    /* the matrices' type is that of the source (bf16 or f16) */
+    bool converter;    /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
+    bool convert_auto; /* the matrices' type is that of the source (bf16 or f16) */
     bool pure, allow_requantize, vocab_only;
-    bool preview;         /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
+    bool preview; /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
     const char *model_name, *pre;
     uint64_t split_max_bytes, split_max_tensors, max_shard_bytes;
     tms_report_fn warn;

@@ -231,7 +231,7 @@ static void configs(void)
         {"hf/architectures-text", "architectures", "\"Qwen2ForCausalLM\"", "inspect", "\"architectures\""},
         {"hf/quantized-already", "quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}", "convert", "gptq"},
         {"hf/unknown-architecture", "architectures", "[\"MysteryForCausalLM\"]", "convert", "MysteryForCausalLM"},
-        {"hf/wrong-ffn", "intermediate_size", "96", "convert", "[96, 32]"},
+        {"hf/wrong-ffn", "intermediate_size", "96", "convert", "is not [32, 96]"},
         {"hf/wrong-heads", "num_key_value_heads", "2", "convert", "k_proj.bias"},
         {"hf/vocab-too-small", "vocab_size", "128", "convert", "128"},
         {"hf/untied-without-head", "tie_word_embeddings", "false", "convert", "'lm_head.weight' is missing"},
@@ -243,7 +243,7 @@ static void configs(void)
         write_config(folder, cases[i].key, cases[i].value);
         corpus_expect(cases[i].name, cases[i].command, 2, cases[i].fragment);
     }
-    corpus_expect("hf/wrong-ffn", "check", 2, "intermediate_size");
+    corpus_expect("hf/wrong-ffn", "check", 2, "config.json says [32, 96]");
 
     good("no-config");
     corpus_remove(in("config.json"));
@@ -343,6 +343,13 @@ static void weight_files(void)
     write_weights(in("model.safetensors"), weights, N_WEIGHTS - 1, NULL, 0);
     corpus_expect(folder, "check", 2, "'model.norm.weight'");
     corpus_expect(folder, "convert", 2, "'model.norm.weight' is missing");
+    good("fp8-without-scales");
+    write_config(folder, "quantization_config",
+                 "{\"quant_method\": \"fp8\", \"weight_block_size\": [128, 128]}");
+    corpus_write_safetensors(in("model.safetensors"),
+                             "{\"model.layers.0.mlp.up_proj.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[64,32],"
+                             "\"data_offsets\":[0,2048]}}", 2048);
+    corpus_refused(folder, "its scales 'model.layers.0.mlp.up_proj.weight_scale_inv' are missing");
     good("only-pickles");
     corpus_remove(in("model.safetensors"));
     corpus_write_text(in("pytorch_model.bin"), "PK\003\004");
@@ -385,6 +392,9 @@ static void tokenizers(void)
 void corpus_folders(void)
 {
     corpus_mkdir("hf");
+    corpus_refused("hf/not-there", "no such file or folder");
+    corpus_write_text("hf/notes.txt", "buy milk\n");
+    corpus_refused("hf/notes.txt", "is no model");
     good("good");
     corpus_expect(folder, "check", 0, "");
     corpus_expect(folder, "inspect", 0, "");

@@ -190,6 +190,46 @@ static void tensors(void)
     refused("gguf/no-data.gguf", "ends at byte");
 }
 
+/* Files that the reader takes, but that are not good. */
+static void contents(void)
+{
+    begin(3, 1, 1);
+    architecture();
+    tensor("output_norm.weight", 1, 8, 0, TMS_F32, 0);
+    data(32);
+    memset(file.data + file.n - 4, 0xff, 4);
+    corpus_write_buf("gguf/nan.gguf", &file);
+    corpus_expect("gguf/nan.gguf", "check", 2, "column 7 is NaN");
+    begin(3, 1, 1);
+    architecture();
+    tensor("output.weight", 2, 32, 1, TMS_Q8_0, 0);
+    data(64);
+    memcpy(file.data + file.n - 64, "\0\174\1", 3); /* the scale is infinite, the first code 1 */
+    corpus_write_buf("gguf/infinite-scale.gguf", &file);
+    corpus_expect("gguf/infinite-scale.gguf", "check", 2, "tensor 'output.weight' row 0 column 0 is infinity");
+    begin(3, 2, 1);
+    architecture();
+    tensor("output.weight", 1, 8, 0, TMS_F32, 0);
+    tensor("output_norm.weight", 1, 8, 0, TMS_F32, 64);
+    data(96);
+    corpus_write_buf("gguf/gap.gguf", &file);
+    corpus_expect("gguf/gap.gguf", "check", 2, "llama.cpp demands");
+    begin(3, 1, 1);
+    architecture();
+    tensor("blk.0.mystery.weight", 1, 8, 0, TMS_F32, 0);
+    data(32);
+    corpus_write_buf("gguf/unexplained.gguf", &file);
+    corpus_expect("gguf/unexplained.gguf", "check", 2, "'blk.0.mystery.weight'");
+    corpus_expect("gguf/good.gguf", "check", 2, "has no tokenizer");
+    corpus_expect("gguf/good.gguf", "quantize", 0, "");
+    begin(3, 1, 1);
+    architecture();
+    tensor("output.weight", 2, 32, 1, TMS_Q4_0, 0);
+    data(32);
+    corpus_write_buf("gguf/quantized.gguf", &file);
+    corpus_expect("gguf/quantized.gguf", "quantize", 2, "quantized already");
+}
+
 /* ---- splits ---- */
 
 static void shard(const char *path, const char *name, uint16_t number, uint16_t count, int32_t total)
@@ -249,4 +289,5 @@ void corpus_gguf(void)
     keys();
     tensors();
     splits();
+    contents();
 }

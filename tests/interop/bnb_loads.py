@@ -149,11 +149,14 @@ def bytes_problem(ours: dict, theirs: dict, plain: dict | None) -> tuple[str, st
 
 def config_problem(ours: Path, theirs: Path, source: Path) -> str:
     mine, other = (json.loads((folder / "config.json").read_text()) for folder in (ours, theirs))
+    dtype, expected_dtype = mine.get("dtype", mine.get("torch_dtype")), other.get("dtype")
+    if dtype != expected_dtype:
+        return f"config.json: dtype {dtype}, theirs {expected_dtype}"
     for key, expected in other["quantization_config"].items():
-        if mine.get("quantization_config", {}).get(key, "absent") != expected:
-            return f"config.json: quantization_config.{key} is {mine.get('quantization_config', {}).get(key, 'absent')}, theirs {expected}"
-    if mine.get("dtype", mine.get("torch_dtype")) != other.get("dtype"):
-        return f"config.json: dtype {mine.get('dtype', mine.get('torch_dtype'))}, theirs {other.get('dtype')}"
+        value = mine.get("quantization_config", {}).get(key, "absent")
+        free = key == "bnb_4bit_compute_dtype" and value == dtype  # the library's default is float32, users choose the model's own
+        if value != expected and not free:
+            return f"config.json: quantization_config.{key} is {value}, theirs {expected}"
     for path in source.glob("tokenizer*"):
         copy = ours / path.name
         if not copy.exists() or copy.read_bytes() != path.read_bytes():

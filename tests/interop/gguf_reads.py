@@ -59,7 +59,7 @@ def check(context: Context, table: Table, model: str, what: str, command: list, 
         problem, worst = compare(tensors, expected)
     except Refused as refusal:
         # llama-quantize refuses q2_k_s too when it has no importance weights.
-        table.add(what == "q2_k_s" and "imatrix" in str(refusal), model, what, "", "", f"refused: {refusal}")
+        table.add(what == "q2_k_s" and "importance" in str(refusal), model, what, "", "", f"refused: {refusal}")
         return
     if parts < parts_wanted:
         problem = problem or f"{parts} parts, expected {parts_wanted} or more"

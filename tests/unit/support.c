@@ -102,8 +102,8 @@ void assert_same_bytes_at(const void *got, const void *want, size_t n, const cha
         differing++;
     }
     if (!differing) return;
-    print_error("%s: %zu of %zu bytes differ, first at %zu: got %02x, want %02x\n", what, differing, n, first,
-                g[first], w[first]);
+    print_error("%s: %zu of %zu bytes differ, first at %zu: got %02x, want %02x\n", what, differing, n, first, g[first],
+                w[first]);
     _fail(file, line);
 }
 

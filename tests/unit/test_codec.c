@@ -7,9 +7,9 @@
 #include "base/cpu.h"
 #include "tamis/codec.h"
 
-static const enum tms_type encoded_types[] = {TMS_F32,  TMS_F16,  TMS_BF16, TMS_F64,     TMS_F8_E4M3, TMS_F8_E5M2,
+static const enum tms_type encoded_types[] = {TMS_F32,     TMS_F16,  TMS_BF16, TMS_F64,  TMS_F8_E4M3, TMS_F8_E5M2,
                                               TMS_F8_E8M0, TMS_Q4_0, TMS_Q4_1, TMS_Q5_0, TMS_Q5_1,    TMS_Q8_0,
-                                              TMS_Q2_K, TMS_Q3_K, TMS_Q4_K, TMS_Q5_K,    TMS_Q6_K,    TMS_Q8_K};
+                                              TMS_Q2_K,    TMS_Q3_K, TMS_Q4_K, TMS_Q5_K, TMS_Q6_K,    TMS_Q8_K};
 enum { N_ENCODED = sizeof encoded_types / sizeof encoded_types[0] };
 
 static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
@@ -148,18 +148,18 @@ static void fill_strange(float *x, size_t n, int kind, uint64_t *seed)
         float r = random_normal(seed), v = 0;
         switch (kind) {
         case 0: v = i % 2 ? -0.0f : 0.0f; break;
-        case 1: v = 1e-42f * r; break;                           /* subnormal */
-        case 2: v = FLT_TRUE_MIN; break;                         /* the smallest there is */
-        case 3: v = i % 2 ? 1e38f : -1e38f; break;               /* differences near the limit */
-        case 4: v = i % 3 ? FLT_MAX : -FLT_MAX; break;           /* differences overflow */
-        case 5: v = i % 37 == 5 ? 3e38f : 1e-38f * r; break;     /* both at once */
+        case 1: v = 1e-42f * r; break;                       /* subnormal */
+        case 2: v = FLT_TRUE_MIN; break;                     /* the smallest there is */
+        case 3: v = i % 2 ? 1e38f : -1e38f; break;           /* differences near the limit */
+        case 4: v = i % 3 ? FLT_MAX : -FLT_MAX; break;       /* differences overflow */
+        case 5: v = i % 37 == 5 ? 3e38f : 1e-38f * r; break; /* both at once */
         case 6: v = ldexpf(r, (int)(next_random(seed) % 240) - 130); break;
         case 7: v = i % 64 == 0 ? -1e30f : 0; break;
-        case 8: v = 1e-15f * (1 + 1e-3f * r); break;             /* about the bound below which a block is zero */
-        case 9: v = 1 + 1e-7f * r; break;                        /* constant but for the last bit */
-        case 10: v = 1e19f * r; break;                           /* squares overflow */
-        case 11: v = 1e-30f * r; break;                          /* squares vanish */
-        default: {                                               /* any finite bits */
+        case 8: v = 1e-15f * (1 + 1e-3f * r); break; /* about the bound below which a block is zero */
+        case 9: v = 1 + 1e-7f * r; break;            /* constant but for the last bit */
+        case 10: v = 1e19f * r; break;               /* squares overflow */
+        case 11: v = 1e-30f * r; break;              /* squares vanish */
+        default: {                                   /* any finite bits */
             uint32_t u = (uint32_t)next_random(seed);
             if ((u & 0x7f800000) == 0x7f800000) u &= 0x807fffff;
             memcpy(&v, &u, sizeof v);

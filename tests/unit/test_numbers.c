@@ -93,9 +93,9 @@ static void every_code_widens_to_its_definition(void **state)
             float x = f->widen(code);
             bool finite = magnitude <= f->largest;
             bool infinite = f->infinity && magnitude == f->infinity;
-            bool right = finite ? x == (float)defined_value(f, code) && (double)x == defined_value(f, code)
-                                : infinite ? isinf(x)
-                                           : isnan(x);
+            bool right = finite     ? x == (float)defined_value(f, code) && (double)x == defined_value(f, code)
+                         : infinite ? isinf(x)
+                                    : isnan(x);
             if (!right || (signbit(x) != 0) != ((code & sign_of(f)) != 0))
                 fail_msg("%s %x widens to %a", f->name, code, (double)x);
         }
@@ -225,9 +225,12 @@ static size_t telling_floats(float *x)
     for (uint32_t exponent = 0; exponent < 256; exponent++)
         for (uint32_t k = 0; k < 64; k++) {
             uint32_t mantissa = (uint32_t)next_random(&seed);
-            if (k < 24) mantissa = 1u << k;
-            else if (k < 47) mantissa = (1u << (k - 24)) - 1;
-            else if (k < 52) mantissa &= 0x00fff000;
+            if (k < 24)
+                mantissa = 1u << k;
+            else if (k < 47)
+                mantissa = (1u << (k - 24)) - 1;
+            else if (k < 52)
+                mantissa &= 0x00fff000;
             x[n++] = tms_f32_from_bits(exponent << 23 | (mantissa & 0x7fffff) | (uint32_t)(seed >> 63) << 31);
         }
     return n;
@@ -262,7 +265,8 @@ static void rows_equal_single_values_on_every_level(void **state)
         for (size_t k = 0; k < n; k++) assert_int_equal(got[k], tms_f32_to_e8m0(x[k]));
         for (int b = 0; b < 256; b++) codes[b] = (uint8_t)b;
         tms_e8m0_to_f32_n(codes, wide, 256);
-        for (int b = 0; b < 256; b++) assert_int_equal(tms_f32_bits(wide[b]), tms_f32_bits(tms_e8m0_to_f32((uint8_t)b)));
+        for (int b = 0; b < 256; b++)
+            assert_int_equal(tms_f32_bits(wide[b]), tms_f32_bits(tms_e8m0_to_f32((uint8_t)b)));
     }
 }
 
@@ -307,8 +311,10 @@ static void first_nonfinite_is_found_wherever_it_lies(void **state)
             x[i] = tms_f32_from_bits(bad[i % 5]);
             assert_int_equal(tms_first_nonfinite(x, N), i);
             assert_int_equal(tms_first_nonfinite(x, i), i);
-            if (i % 3 == 0) x[i] = 0;
-            else if (i + 1 < N) x[i + 1] = 0;
+            if (i % 3 == 0)
+                x[i] = 0;
+            else if (i + 1 < N)
+                x[i + 1] = 0;
         }
     }
 }

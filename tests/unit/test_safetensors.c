@@ -353,7 +353,7 @@ static void safetensors_layout_rejects_sum_that_overflows(void **state)
     static const char *const names[9] = {"a", "b", "c", "d", "e", "f", "g", "h", "i"};
     struct tms_st_plan_tensor plan[9] = {{0}};
     for (unsigned i = 0; i < 9; i++) /* 9 * 2^60 > 2^63 */
-        plan[i] = (struct tms_st_plan_tensor){names[i], TMS_U8, 1, {UINT64_C(1) << 60}, false, 0, 0};
+        plan[i] = (struct tms_st_plan_tensor){names[i], TMS_U8, 1, {UINT64_C(1) << 60}, 0, false, 0, 0};
     struct tms_buf header = {0};
     uint64_t size;
     assert_int_equal(tms_st_layout(plan, 9, 0, &header, &size, &err), TMS_EUSAGE);

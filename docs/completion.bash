@@ -1,0 +1,33 @@
+# bash completion for tamis
+_tamis()
+{
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+    local types="f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k q5_1 q5_0 q4_1 q4_0 copy nf4 nf4:dq fp4 int8"
+    local common="--json --threads --quiet --verbose --help"
+    local options
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize types --help --version" -- "$current")
+        return
+    fi
+    case $previous in
+    --to)
+        # the last of a list of types
+        local before=${current%"${current##*,}"}
+        mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
+        return ;;
+    --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
+    esac
+    case $command in
+    inspect) options="--to --tensors" ;;
+    convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify" ;;
+    quantize) options="--to --output --pure --allow-requantize --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    *) options= ;;
+    esac
+    if [[ $current == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options $common" -- "$current")
+    else
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+    fi
+}
+complete -F _tamis tamis

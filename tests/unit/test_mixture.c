@@ -1,0 +1,142 @@
+/* File types and mixtures: the type of every tensor against llama-quantize's (tests/golden/mixtures). */
+#include "support.h"
+
+#include <jansson.h>
+
+#include "plan/mixture.h"
+#include "plan/spec.h"
+
+static uint64_t key_of(const json_t *model, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(json_object_get(model, "keys"), key));
+}
+
+/* "Q4_K" in upper case as the table of golden types spells it. */
+static void expect_types(const json_t *model, const struct tms_file_type *ftype, bool has_weights, char *types,
+                         size_t *checked)
+{
+    json_t *tensors = json_object_get(model, "tensors");
+    size_t n = json_object_size(tensors), i = 0;
+    struct tms_mixture_tensor *m = calloc(n, sizeof *m);
+    const char *name;
+    json_t *shape;
+    json_object_foreach(tensors, name, shape)
+    {
+        size_t n_dims = json_array_size(shape);
+        m[i++] = (struct tms_mixture_tensor){.name = name,
+                                             .n_dims = (uint32_t)n_dims,
+                                             .source = TMS_F32,
+                                             .n_cols = (uint64_t)json_integer_value(json_array_get(shape, n_dims - 1))};
+    }
+    struct tms_mixture_model info = {.arch = json_string_value(json_object_get(model, "arch")),
+                                     .n_layers = key_of(model, "block_count"),
+                                     .n_heads = key_of(model, "attention.head_count"),
+                                     .n_kv_heads = key_of(model, "attention.head_count_kv"),
+                                     .n_experts = key_of(model, "expert_count")};
+    assert_true(tms_mixture_assign(ftype, &info, has_weights, false, m, n));
+    i = 0;
+    for (char *want = strtok(types, " \n"); want; want = strtok(NULL, " \n"), i++) {
+        assert_true(i < n);
+        const struct tms_codec *codec = tms_codec_by_name(want);
+        assert_non_null(codec);
+        if (m[i].type != codec->id)
+            fail_msg("%s %s (weights %d): %s got %s, want %s", json_string_value(json_object_get(model, "name")),
+                     ftype->name, has_weights, m[i].name, tms_codec(m[i].type)->name, want);
+        (*checked)++;
+    }
+    assert_int_equal(i, n);
+    free(m);
+}
+
+static void every_tensor_gets_the_type_that_llama_quantize_gives_it(void **state)
+{
+    (void)state;
+    static char line[1 << 16];
+    json_error_t problem;
+    json_t *models = json_load_file(golden("mixtures/models.json"), 0, &problem);
+    assert_non_null(models);
+    FILE *f = fopen(golden("mixtures/mixtures.tsv"), "r");
+    assert_non_null(f);
+    size_t rows = 0, checked = 0;
+    while (fgets(line, sizeof line, f)) {
+        char *name = strtok(line, "\t"), *type = strtok(NULL, "\t"), *weights = strtok(NULL, "\t"),
+             *types = strtok(NULL, "\n");
+        const struct tms_file_type *ftype = tms_file_type(type);
+        size_t i;
+        json_t *model;
+        if (!ftype) continue; /* file types of a later step */
+        if (strncmp(types, "REFUSED", 7) == 0) {
+            assert_true(ftype->needs_weights && weights[0] == '0');
+            continue;
+        }
+        json_array_foreach(models, i, model)
+        {
+            if (strcmp(json_string_value(json_object_get(model, "name")), name) == 0)
+                expect_types(model, ftype, weights[0] == '1', types, &checked);
+        }
+        rows++;
+    }
+    fclose(f);
+    json_decref(models);
+    print_message("%zu mixtures, %zu tensors\n", rows, checked);
+    assert_true(rows >= 13 * 30 && checked > 50000);
+}
+
+static void file_types_are_found_by_name_alias_and_number_in_any_case(void **state)
+{
+    (void)state;
+    assert_int_equal(tms_file_type("q4_k_m")->id, TMS_FTYPE_Q4_K_M);
+    assert_int_equal(tms_file_type("Q4_K")->id, TMS_FTYPE_Q4_K_M);
+    assert_int_equal(tms_file_type("15")->id, TMS_FTYPE_Q4_K_M);
+    assert_int_equal(tms_file_type("copy")->id, TMS_FTYPE_COPY);
+    assert_null(tms_file_type("q9_z"));
+    assert_null(tms_file_type("15x"));
+    assert_null(tms_file_type("-1"));
+    assert_null(tms_file_type(""));
+}
+
+static void specs_have_one_canonical_spelling(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"nf4", "nf4"},
+        {"NF4:DQ", "nf4:dq"},
+        {"nf4:b128:dq", "nf4:b128:dq"},
+        {"nf4:dq:b128", "nf4:b128:dq"},
+        {"nf4:b64", "nf4"},
+        {"fp4:b4096", "fp4:b4096"},
+        {"int8", "int8"},
+        {"q6_k", "Q6_K"},
+    };
+    struct tms_error err;
+    struct tms_spec spec;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        assert_ok(tms_spec_parse(&spec, pairs[i][0], &err), err);
+        assert_string_equal(spec.name, pairs[i][1]);
+    }
+    static const char *const bad[] = {
+        "", "nf4:", "nf4:b65", "nf4:b64x", "nf4:dq2", "int8:dq", "q4_k_m:dq", "gptq", "nf4:b99999999999999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(tms_spec_parse(&spec, bad[i], &err), TMS_EUSAGE);
+}
+
+static void rows_that_fit_no_block_become_f16(void **state)
+{
+    (void)state;
+    struct tms_mixture_model model = {.arch = "llama", .n_layers = 1, .n_heads = 1, .n_kv_heads = 1};
+    struct tms_mixture_tensor t = {.name = "blk.0.ffn_up.weight", .n_dims = 2, .n_cols = 40, .source = TMS_F32};
+    assert_true(tms_mixture_assign(tms_file_type("q4_k_m"), &model, false, false, &t, 1));
+    assert_int_equal(t.type, TMS_F16);
+    assert_true(t.fallback);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_tensor_gets_the_type_that_llama_quantize_gives_it),
+        cmocka_unit_test(file_types_are_found_by_name_alias_and_number_in_any_case),
+        cmocka_unit_test(specs_have_one_canonical_spelling),
+        cmocka_unit_test(rows_that_fit_no_block_become_f16),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

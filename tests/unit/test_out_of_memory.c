@@ -1,0 +1,198 @@
+/* Memory that runs out: every allocation of the readers and layouts fails once, in turn. Each must end in TMS_EIO, leave
+ * the out-parameters alone, and leak nothing (which the sanitizer build sees). The linker sends the allocating calls
+ * of the library here (tests/CMakeLists.txt); jansson is told by its own hook. */
+#include "support.h"
+
+#include <jansson.h>
+
+#include "file/gguf.h"
+#include "file/safetensors.h"
+
+static struct tms_error err;
+static long countdown = -1; /* allocations that still succeed; negative: all do */
+static bool json_failed;    /* it was jansson that got no memory: it may take that for bad JSON, or do without */
+
+static bool fails_now(void)
+{
+    if (countdown < 0) return false;
+    return countdown-- == 0;
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t n);
+char *__real_strdup(const char *text);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t n);
+char *__wrap_strdup(const char *text);
+
+void *__wrap_malloc(size_t n)
+{
+    return fails_now() ? NULL : __real_malloc(n);
+}
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails_now() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *old, size_t n)
+{
+    return fails_now() ? NULL : __real_realloc(old, n);
+}
+char *__wrap_strdup(const char *text)
+{
+    return fails_now() ? NULL : __real_strdup(text);
+}
+
+/* Runs `attempt` with the first, second, … allocation failing, until it succeeds because it needs no more. */
+static void survives(tms_status (*attempt)(void), long at_least)
+{
+    for (long n = 0; n < 100000; n++) {
+        memset(&err, 0, sizeof err);
+        countdown = n;
+        json_failed = false;
+        tms_status status = attempt();
+        bool all = countdown >= 0;
+        countdown = -1;
+        if (all) {
+            assert_ok(status, err);
+            assert_true(n >= at_least);
+            return;
+        }
+        if (json_failed && (status == TMS_EINPUT || status == TMS_OK)) continue;
+        if (status != TMS_EIO) fail_msg("allocation %ld failed: status %d, '%s'", n, (int)status, err.message);
+        assert_non_null(strstr(err.message, "out of memory"));
+    }
+    fail_msg("does not end");
+}
+
+static tms_status open_safetensors(void)
+{
+    struct tms_safetensors *untouched = (struct tms_safetensors *)&err, *st = untouched;
+    tms_status status = tms_safetensors_open(&st, golden("arch/qwen2_tied/model.safetensors"), &err);
+    if (status == TMS_OK) {
+        assert_int_equal(st->n_tensors, 38);
+        tms_safetensors_close(st);
+    } else {
+        assert_ptr_equal(st, untouched);
+    }
+    return status;
+}
+
+static void safetensors_reader_survives_failing_allocations(void **state)
+{
+    (void)state;
+    survives(open_safetensors, 100);
+}
+
+static tms_status lay_out_safetensors(void)
+{
+    struct tms_st_plan_tensor plan[] = {{.name = "a", .type = TMS_F32, .n_dims = 1, .shape = {1}},
+                                        {.name = "b", .type = TMS_U8, .n_dims = 1, .shape = {1}}};
+    struct tms_buf header = {0};
+    uint64_t size = 5;
+    tms_status status = tms_st_layout(plan, 2, 3000, &header, &size, &err);
+    if (status != TMS_OK) {
+        assert_null(header.data);
+        assert_int_equal(size, 5);
+    }
+    tms_buf_free(&header);
+    return status;
+}
+
+static void safetensors_layout_survives_failing_allocations(void **state)
+{
+    (void)state;
+    survives(lay_out_safetensors, 5);
+}
+
+/* Writes the two shards that the GGUF test reads. */
+static void make_shards(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct tms_kvs kvs = {0};
+        struct tms_buf file = {0}, tokens = {0};
+        uint64_t size;
+        tms_kvs_set_u16(&kvs, "split.no", (uint16_t)i);
+        tms_kvs_set_u16(&kvs, "split.count", 2);
+        tms_kvs_set_i32(&kvs, "split.tensors.count", 2);
+        tms_kvs_set_string(&kvs, "general.architecture", "llama");
+        tms_kv_put_string(&tokens, "a", 1);
+        tms_kv_put_string(&tokens, "a longer token, so that the array must grow", 43);
+        tms_kvs_set_array(&kvs, "tokens", TMS_KV_STRING, 2, tokens.data, tokens.n);
+        struct tms_gguf_plan_tensor plan = {.name = i ? "b" : "a", .type = TMS_F32, .n_dims = 1, .ne = {4}};
+        assert_ok(tms_gguf_layout(&kvs, &plan, 1, &file, &size, &err), err);
+        tms_buf_zeros(&file, (size_t)size - file.n);
+        write_whole(scratch(i ? "m-00002-of-00002.gguf" : "m-00001-of-00002.gguf"), file.data, file.n);
+        tms_buf_free(&tokens);
+        tms_buf_free(&file);
+        tms_kvs_free(&kvs);
+    }
+}
+
+static tms_status open_gguf(void)
+{
+    struct tms_gguf *untouched = (struct tms_gguf *)&err, *gguf = untouched;
+    tms_status status = tms_gguf_open(&gguf, scratch("m-00001-of-00002.gguf"), &err);
+    if (status == TMS_OK)
+        tms_gguf_close(gguf);
+    else
+        assert_ptr_equal(gguf, untouched);
+    return status;
+}
+
+static void gguf_reader_survives_failing_allocations(void **state)
+{
+    (void)state;
+    make_shards();
+    survives(open_gguf, 30);
+}
+
+static tms_status lay_out_gguf(void)
+{
+    struct tms_kvs kvs = {0};
+    struct tms_gguf_plan_tensor plan[] = {{.name = "a", .type = TMS_F32, .n_dims = 1, .ne = {1}},
+                                          {.name = "b", .type = TMS_F16, .n_dims = 1, .ne = {1}}};
+    struct tms_buf header = {0};
+    uint64_t size = 5;
+    tms_kvs_set_string(&kvs, "general.architecture", "llama");
+    tms_kvs_set_u32(&kvs, "general.alignment", 4096);
+    tms_status status = tms_gguf_layout(&kvs, plan, 2, &header, &size, &err);
+    if (status != TMS_OK) {
+        assert_null(header.data);
+        assert_int_equal(size, 5);
+    }
+    tms_buf_free(&header);
+    tms_kvs_free(&kvs);
+    return status;
+}
+
+static void gguf_layout_survives_failing_allocations(void **state)
+{
+    (void)state;
+    survives(lay_out_gguf, 8);
+}
+
+/* jansson keeps the functions, so that these are not the wrapped names themselves. */
+static void *json_malloc(size_t n)
+{
+    void *p = __wrap_malloc(n);
+    if (!p) json_failed = true;
+    return p;
+}
+static void json_free(void *p)
+{
+    free(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(safetensors_reader_survives_failing_allocations),
+        cmocka_unit_test(safetensors_layout_survives_failing_allocations),
+        cmocka_unit_test(gguf_reader_survives_failing_allocations),
+        cmocka_unit_test(gguf_layout_survives_failing_allocations),
+    };
+    json_set_alloc_funcs(json_malloc, json_free);
+    return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
+}
