@@ -86,7 +86,7 @@ tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t
     }
     o->fd = open(o->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (o->fd < 0) {
-        status = fail_errno(err, o->partial, "cannot be created");
+        status = fail_errno(err, o->path, "cannot be created");
         goto done;
     }
     if (flock(o->fd, LOCK_EX | LOCK_NB) != 0) {
@@ -217,7 +217,7 @@ tms_status tms_output_dir_create(struct tms_output_dir **out, const char *path, 
         goto done;
     }
     if (mkdir(d->partial, 0777) != 0 && errno != EEXIST) {
-        status = fail_errno(err, d->partial, "cannot be created");
+        status = fail_errno(err, d->path, "cannot be created");
         goto done;
     }
     d->lock = open(d->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

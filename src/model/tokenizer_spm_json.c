@@ -131,7 +131,7 @@ tms_status tms_spm_read_json(struct tms_vocab *vocab, const struct tms_tokenizer
             token->score = ADDED_SCORE;
         else if (is_byte(token))
             token->type = TMS_TOKEN_BYTE;
-        else if (unknown && token->n == json_string_length(unknown) &&
+        else if (json_is_string(unknown) && token->n == json_string_length(unknown) &&
                  memcmp(token->text, json_string_value(unknown), token->n) == 0)
             token->type = TMS_TOKEN_UNKNOWN;
     }

@@ -18,7 +18,7 @@ static const struct tms_file_type table[] = {
     {TMS_FTYPE_Q3_K_M, "Q3_K_M", "Q3_K", TMS_Q3_K, false, "about 3.9 bits"},
     {TMS_FTYPE_Q3_K_S, "Q3_K_S", NULL, TMS_Q3_K, false, "about 3.5 bits"},
     {TMS_FTYPE_Q2_K, "Q2_K", NULL, TMS_Q2_K, false, "about 3 bits; visible loss"},
-    {TMS_FTYPE_Q2_K_S, "Q2_K_S", NULL, TMS_Q2_K, true, "about 2.8 bits; needs importance weights"},
+    {TMS_FTYPE_Q2_K_S, "Q2_K_S", NULL, TMS_Q2_K, true, "about 2.8 bits; needs importance weights, which are not read yet"},
     {TMS_FTYPE_Q5_1, "Q5_1", NULL, TMS_Q5_1, false, "6 bits, older format"},
     {TMS_FTYPE_Q5_0, "Q5_0", NULL, TMS_Q5_0, false, "5.5 bits, older format"},
     {TMS_FTYPE_Q4_1, "Q4_1", NULL, TMS_Q4_1, false, "5 bits, older format"},

@@ -404,6 +404,7 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
         bool automatic = options->convert_auto || ftype->id == TMS_FTYPE_COPY;
         enum tms_type type = automatic ? auto_type(s) : ftype->type;
         if (automatic) file_type = type == TMS_BF16 ? TMS_FTYPE_BF16 : TMS_FTYPE_F16;
+        if (options->convert_auto) tms_spec_parse(&t->spec, type == TMS_BF16 ? "bf16" : "f16", NULL);
         assign_converter_types(&p, type);
     } else {
         status = assign_mixture(&p);

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The program as a person meets it: what it prints, its exit codes, what it leaves behind.
+# usage: run.sh TAMIS; run from the root of the repository
+set -uo pipefail
+tamis=$(realpath "$1")
+cd "$(dirname "$0")/../.." || exit
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+passed=0
+failed=0
+
+# expect NAME EXIT-CODE PATTERN COMMAND...: the exit code, and a line of output or error that matches the pattern
+# (unless that is empty)
+expect() {
+    local name=$1 want=$2 pattern=$3 got=0
+    shift 3
+    "$@" >"$scratch/out" 2>&1 || got=$?
+    if [ "$got" = "$want" ] && { [ -z "$pattern" ] || grep -qE -- "$pattern" "$scratch/out"; }; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "FAILED $name: exit $got, want $want with /$pattern/ of:"
+        head -n 20 "$scratch/out"
+    fi
+}
+
+config=tests/golden/configs/deepseek-r1-distill-qwen-7b.json
+expect published_parameters 0 '^parameters: 7,615,616,512 \(7\.62B\)$' "$tamis" inspect $config
+expect published_stored_elements 0 '^all +339 +4,352,972,288 ' "$tamis" inspect $config --to nf4
+expect published_float16 0 'float16 1,090,328,064 \(25\.05 %\), uint8 3,262,644,224 \(74\.95 %\)' "$tamis" inspect $config --to nf4
+expect published_sixteen_bit_row 0 '^bfloat16 +143 +1,090,328,064 +\(25\.05 %\)' "$tamis" inspect $config --to nf4
+expect published_uint8_row 0 '^uint8 +196 +3,262,644,224 +\(74\.95 %\)' "$tamis" inspect $config --to nf4
+expect published_q_proj 0 'layers\.0\.self_attn\.q_proj\.weight +\(6422528, 1\) +uint8' "$tamis" inspect $config --to nf4
+expect published_k_proj 0 'layers\.27\.self_attn\.k_proj\.weight +\(917504, 1\) +uint8' "$tamis" inspect $config --to nf4
+expect published_gate_proj 0 'layers\.13\.mlp\.gate_proj\.weight +\(33947648, 1\) +uint8' "$tamis" inspect $config --to nf4
+expect scales_are_shown 0 '^absmax +196 +101,957,632 .* 407,830,528$' "$tamis" inspect $config --to nf4
+expect nested_scales_are_shown 0 '^nested_absmax +196 ' "$tamis" inspect $config --to nf4:dq
+expect size_on_disk_is_shown 0 '^size on disk: 5,851,270,388 bytes' "$tamis" inspect $config --to nf4
+expect gguf_total_of_a_config 0 '^all tensors: 4,677,120,000 bytes \(4\.68 GB\), 4\.9132 bits per weight$' "$tamis" inspect $config --to q4_k_m
+for type in q8_0 q4_0 q4_1 q5_0 q5_1 q4_k_s q4_k_m q5_k_s q5_k_m q6_k q2_k q2_k_s q3_k_s q3_k_m q3_k_l f16 bf16 f32 copy nf4 nf4:dq fp4 fp4:b128 int8; do
+    expect "total_of_$type" 0 '^all tensors: [0-9,]+ bytes .*, [0-9.]+ bits per weight$' "$tamis" inspect $config --to "$type"
+done
+expect inspect_folder 0 '^model\.layers\.5\.mlp\.up_proj\.weight +\(768, 256\) +bfloat16 +196,608 +393,216$' "$tamis" inspect models/pebble
+expect inspect_shard 0 '^parameters: 5,773,568' "$tamis" inspect models/pebble/model.safetensors
+expect inspect_json 0 '"parameters": 5773568' "$tamis" inspect models/pebble --json
+expect check_good 0 'good: 74 tensors, 11\.5 MB, all values finite' "$tamis" check models/pebble
+expect check_json 0 '"ok": true' "$tamis" check models/pebble --json
+
+expect quantize_three 0 '^nf4:dq +.*/pebble-nf4-dq ' "$tamis" quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o "$scratch/three"
+expect quantize_was_read_back 0 'every output was read back' "$tamis" quantize models/pebble --to q8_0 -o "$scratch/one.gguf"
+expect inspect_gguf 0 '^blk\.0\.attn_k\.weight +\(128, 256\) +q4_k ' "$tamis" inspect "$scratch/three/pebble-q4_k_m.gguf"
+expect inspect_nf4 0 '^parameters: 5,773,568 ' "$tamis" inspect "$scratch/three/pebble-nf4-dq"
+expect check_gguf 0 'good: 74 tensors' "$tamis" check "$scratch/three/pebble-q4_k_m.gguf"
+expect check_nf4 0 'good: ' "$tamis" check "$scratch/three/pebble-nf4-dq"
+expect quantize_json 0 '"verified": true' "$tamis" quantize models/pebble --to q6_k -o "$scratch/j.gguf" --json
+expect quantize_quiet_prints_nothing 1 '' bash -c "'$tamis' quantize models/pebble --to q6_k -o '$scratch/j.gguf' -q 2>&1 | grep ."
+expect split_files 0 '00001-of-00004' "$tamis" convert models/pebble -o "$scratch/s.gguf" --split-max-tensors 20
+expect inspect_split 0 '^parameters: 5,773,568 ' "$tamis" inspect "$scratch/s-00001-of-00004.gguf"
+expect later_shard_names_the_first 2 'give the first one' "$tamis" check "$scratch/s-00002-of-00004.gguf"
+expect fallbacks_are_counted 0 'tensors have rows that do not fit' "$tamis" quantize tests/golden/arch/qwen2_tied --to q4_k_m -o "$scratch/f.gguf"
+expect dry_run 0 'nothing was written' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/dry.gguf" --dry-run
+expect dry_run_left_nothing 1 '' test -e "$scratch/dry.gguf"
+
+expect no_command 1 'usage: tamis COMMAND' "$tamis"
+expect help_has_an_example 0 'tamis quantize models/pebble' "$tamis" --help
+expect version 0 '^tamis [0-9.]+$' "$tamis" --version
+expect unknown_command 1 "'foo' is no command" "$tamis" foo
+expect unknown_option 1 "'--foo' is no option" "$tamis" inspect --foo models/pebble
+expect missing_model 1 'MODEL is missing' "$tamis" inspect
+expect missing_type 1 -- "$tamis" quantize models/pebble -o "$scratch/x"
+expect too_many 1 'one argument too many' "$tamis" check models/pebble models/pebble
+expect bad_number 1 "--threads 'x' is not understood" "$tamis" check models/pebble --threads x
+expect bad_size 1 "is not understood" "$tamis" convert models/pebble -o "$scratch/x" --split-max-size 5X
+expect unknown_type 1 "'q9' is no type" "$tamis" quantize models/pebble --to q9 -o "$scratch/x"
+expect wrong_path 2 'no such file or folder' "$tamis" inspect "$scratch/nowhere"
+expect not_a_model 2 'is no model' "$tamis" inspect README.md
+expect needs_weights 2 'needs importance weights' "$tamis" quantize models/pebble --to q2_k_s -o "$scratch/x"
+expect gguf_to_folder 2 'not supported yet' "$tamis" quantize "$scratch/one.gguf" --to nf4 -o "$scratch/x"
+expect requantize 2 'allow-requantize' "$tamis" quantize "$scratch/one.gguf" --to q4_0 -o "$scratch/x.gguf"
+expect no_folder_to_write_in 3 'cannot be created' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/no/where.gguf"
+expect folder_exists 1 'exists already' "$tamis" quantize models/pebble --to nf4 -o "$scratch/three"
+expect disk_full 3 'no room for' bash -c "ulimit -f 1000; trap '' XFSZ; exec '$tamis' quantize models/pebble --to f32 -o '$scratch/full.gguf'"
+expect disk_full_left_nothing 2 'No such file' ls "$scratch"/full.gguf*
+
+# Ctrl-C in the middle: exit 130, one line, nothing left. A pipe that nobody reads from holds the program up.
+expect interrupted 130 'interrupted; nothing was left behind' bash -c "
+    '$tamis' quantize models/pebble --to f32,q2_k,q3_k_l,q5_k_m,nf4:dq,int8 -o '$scratch/int' --threads 1 2>'$scratch/int.err' &
+    pid=\$!
+    for i in \$(seq 200); do [ -e '$scratch/int/pebble-f32.gguf.tamis-partial' ] && break; sleep 0.005; done
+    kill -TERM \$pid
+    wait \$pid; code=\$?; cat '$scratch/int.err'; exit \$code"
+expect interrupted_left_nothing 2 'No such file' ls -d "$scratch/int"
+
+# A run that was killed outright: its leftover does no harm and goes with the next run.
+"$tamis" quantize models/pebble --to f32,q2_k,q3_k_l,nf4:dq,int8 -o "$scratch/killed" --threads 1 >/dev/null 2>&1 &
+pid=$!
+for _ in $(seq 200); do [ -e "$scratch/killed/pebble-f32.gguf.tamis-partial" ] && break; sleep 0.005; done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+expect killed_run_can_be_run_again 0 'every output was read back' "$tamis" quantize models/pebble --to f32,q2_k,q3_k_l,nf4:dq,int8 -o "$scratch/killed" --force
+expect leftovers_are_gone 1 '^0$' bash -c "ls '$scratch/killed' | grep -c partial"
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
