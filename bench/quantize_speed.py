@@ -40,26 +40,25 @@ def flush(path: Path) -> None:
     os.close(handle)
 
 
-def measure(command: list[str], out: Path, samples: Samples) -> int:
+def measure(options: argparse.Namespace, command: list[str], out: Path, samples: Samples) -> int:
     """Runs the command once, which must write the file out. Returns the file's size and removes it."""
-    log = out.with_suffix(".log")
+    log, result = out.with_suffix(".log"), out.with_suffix(".measured")
     with log.open("wb") as log_file:
-        start = time.perf_counter()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file)
-        _, status, usage = os.wait4(child.pid, 0)
-        end = time.perf_counter()
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0 or not out.exists():
+        done = subprocess.run([str(options.measure), str(result), *command], stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file)
+    if done.returncode != 0 or not out.exists():
         tail = log.read_text(errors="replace").strip().splitlines()[-3:]
-        sys.exit("\n".join([f"{' '.join(command)}: exit {child.returncode}", *tail]))
+        sys.exit("\n".join([f"{' '.join(command)}: exit {done.returncode}", *tail]))
+    start = time.perf_counter()
     flush(out)
-    samples.seconds.append(end - start)
-    samples.on_disk_seconds.append(time.perf_counter() - start)
-    samples.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
-    samples.peak_bytes.append(usage.ru_maxrss * 1024)
+    flush_seconds = time.perf_counter() - start
+    wall, cpu, peak = result.read_text().split()
+    samples.seconds.append(float(wall))
+    samples.on_disk_seconds.append(float(wall) + flush_seconds)
+    samples.cpu_seconds.append(float(cpu))
+    samples.peak_bytes.append(int(peak))
     size = out.stat().st_size
-    out.unlink()
-    log.unlink()
+    for path in (out, log, result):
+        path.unlink()
     return size
 
 
@@ -100,8 +99,8 @@ def run_case(options: argparse.Namespace, kind: str, n_threads: int) -> dict:
     peer_command = [str(options.llama_quantize), str(options.model), str(out), kind.upper(), str(n_threads)]
     tamis, peer, copy = Samples(), Samples(), Samples()
     for repetition in range(options.repetitions):
-        tamis_size = measure(tamis_command, out, tamis)
-        peer_size = measure(peer_command, out, peer)
+        tamis_size = measure(options, tamis_command, out, tamis)
+        peer_size = measure(options, peer_command, out, peer)
         measure_copy(options.model, out, tamis_size, n_threads, copy)
         if sys.stderr.isatty():
             print(f"\r{kind} threads {n_threads} {repetition + 1}/{options.repetitions}   ", end="", file=sys.stderr, flush=True)
@@ -144,6 +143,7 @@ def main() -> int:
     parser.add_argument("--tamis", type=Path, required=True)
     parser.add_argument("--llama-quantize", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--measure", type=Path, required=True, help="the program made from measure.c")
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--types", type=lambda text: text.split(","), default=TYPES)
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])

@@ -45,6 +45,7 @@ if [ ! -x "$tamis" ]; then
 fi
 
 mkdir -p "$scratch"
+"${CC:-cc}" -std=gnu11 -O2 -o "$scratch/measure" "$here/measure.c"
 if [ -z "$model" ]; then
   model=$scratch/random-301m.f32.gguf
   if [ ! -f "$model" ]; then
@@ -55,4 +56,4 @@ if [ -z "$model" ]; then
   fi
 fi
 exec python3 "$here/quantize_speed.py" --tamis "$tamis" --llama-quantize "$llama_quantize" --model "$model" \
-  --scratch "$scratch" "${options[@]}"
+  --measure "$scratch/measure" --scratch "$scratch" "${options[@]}"

@@ -49,8 +49,8 @@ static tms_status fail_short(const struct reader *r, uint64_t wanted, struct tms
     if (r->end < r->file->size)
         return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": the metadata go on beyond %" PRIu64
                         " bytes: the file is damaged", r->file->path, r->where, r->at, MAX_METADATA);
-    return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, but the file has only %" PRIu64
-                    " more: it is damaged or cut short, download it again", r->file->path, r->where, r->at, wanted,
+    return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, but the file has only "
+                    "%" PRIu64 " more: it is damaged or cut short, download it again", r->file->path, r->where, r->at, wanted,
                     left(r));
 }
 
@@ -182,8 +182,8 @@ static tms_status take_array(struct reader *r, struct tms_kv *kv, struct tms_err
         return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its elements have the unknown type %" PRIu32
                         ": the file is damaged", r->file->path, r->where, at, type);
     if (count > MAX_COUNT)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": an array of %" PRIu64 " elements, at most %" PRIu64
-                        " are allowed: the file is damaged", r->file->path, r->where, at, count, MAX_COUNT);
+        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": an array of %" PRIu64 " elements, at most "
+                        "%" PRIu64 " are allowed: the file is damaged", r->file->path, r->where, at, count, MAX_COUNT);
     kv->elem_type = (enum tms_kv_type)type;
     kv->count = count;
     if (type == TMS_KV_STRING) return take_strings(r, kv, err);
@@ -313,8 +313,9 @@ static tms_status place_tensors(const struct reader *r, struct tms_gguf_tensor *
         struct tms_gguf_tensor *tensor = &tensors[i];
         uint64_t end;
         if (tensor->offset % alignment) {
-            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its offset %" PRIu64 " is no multiple of the alignment, "
-                              "%" PRIu32 ": the file is damaged", r->file->path, tensor->name, tensor->offset, alignment);
+            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its offset %" PRIu64 " is no multiple of the "
+                              "alignment, %" PRIu32 ": the file is damaged", r->file->path, tensor->name,
+                              tensor->offset, alignment);
             goto done;
         }
         if (!tms_add_u64(tensor->offset, data, &tensor->offset) || !tms_add_u64(tensor->offset, tensor->bytes, &end)) {
@@ -323,8 +324,8 @@ static tms_status place_tensors(const struct reader *r, struct tms_gguf_tensor *
             goto done;
         }
         if (end > r->file->size) {
-            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' ends at byte %" PRIu64 ", but the file has only %" PRIu64
-                              ": it is cut short, download it again", r->file->path, tensor->name, end, r->file->size);
+            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' ends at byte %" PRIu64 ", but the file has only "
+                              "%" PRIu64 ": it is cut short, download it again", r->file->path, tensor->name, end, r->file->size);
             goto done;
         }
         order[i] = tensor;
@@ -389,8 +390,8 @@ static tms_status read_file(struct tms_gguf *gguf, uint32_t number, struct tms_k
     if (status != TMS_OK) goto done;
     alignment = tms_gguf_alignment(kvs);
     if (alignment == 0) {
-        status = tms_fail(err, TMS_EINPUT, "%s: key 'general.alignment' is not a u32 power of two up to %u: the file is "
-                          "damaged", file->path, TMS_GGUF_MAX_ALIGNMENT);
+        status = tms_fail(err, TMS_EINPUT, "%s: key 'general.alignment' is not a u32 power of two up to %u: the file "
+                          "is damaged", file->path, TMS_GGUF_MAX_ALIGNMENT);
         goto done;
     }
     if (n_tensors > left(&r) / MIN_INFO_BYTES) {

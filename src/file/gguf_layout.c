@@ -45,7 +45,7 @@ const char *tms_gguf_tensor_bytes(enum tms_type type, uint32_t n_dims, const uin
 const char *tms_gguf_shape_text(char out[128], enum tms_type type, uint32_t n_dims, const uint64_t *ne)
 {
     const struct tms_codec *codec = type < TMS_GGML_TYPES ? tms_codec(type) : NULL;
-    size_t n = codec ? (size_t)snprintf(out, 128, "%.20s [", codec->name) : (size_t)snprintf(out, 128, "type %d [", type);
+    size_t n = (size_t)(codec ? snprintf(out, 128, "%.20s [", codec->name) : snprintf(out, 128, "type %d [", type));
     for (uint32_t i = 0; i < n_dims && i < TMS_GGUF_MAX_DIMS; i++)
         n += (size_t)snprintf(out + n, 128 - n, "%s%" PRIu64, i ? ", " : "", ne[i]);
     memcpy(out + n, "]", 2);

@@ -368,7 +368,8 @@ static void tokenizers(void)
     corpus_expect(folder, "check", 2, "tokenizer");
     corpus_expect(folder, "convert", 2, "no tokenizer");
     good("tokenizer-cut");
-    corpus_write_text(in("tokenizer.json"), "{\"version\": \"1.0\", \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0,");
+    corpus_write_text(in("tokenizer.json"),
+                      "{\"version\": \"1.0\", \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0,");
     corpus_expect(folder, "check", 2, "tokenizer.json");
     corpus_expect(folder, "convert", 2, "not valid JSON");
     good("tokenizer-wordpiece");

@@ -172,7 +172,8 @@ static void safetensors_reader_rejects_duplicate_names(void **state)
     (void)state;
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
                       "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2), "duplicate");
-    refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1), "duplicate");
+    refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1),
+            "duplicate");
 }
 
 static void safetensors_reader_rejects_bad_entries(void **state)
@@ -218,7 +219,8 @@ static void safetensors_reader_rejects_hole_between_tensors(void **state)
 {
     (void)state;
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                      "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3), "tensor 'b' begins at byte 2");
+                      "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3),
+            "tensor 'b' begins at byte 2");
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2), "hole");
 }
 
