@@ -113,7 +113,8 @@ static void lone_config_has_the_tensors_of_the_folder(void **state)
         for (size_t t = 0; t < lone->n_tensors; t++) {
             const struct tms_tensor *there = tms_source_find(folder, lone->tensors[t].name);
             if (!there) fail_msg("%s: %s", folders[i], lone->tensors[t].name);
-            assert_memory_equal(there->shape, lone->tensors[t].shape, sizeof there->shape);
+            assert_int_equal(there->n_dims, lone->tensors[t].n_dims);
+            assert_memory_equal(there->shape, lone->tensors[t].shape, there->n_dims * sizeof *there->shape);
         }
         tms_source_close(folder);
         tms_source_close(lone);
