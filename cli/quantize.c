@@ -27,7 +27,7 @@ static void print_table(const struct job *job, const struct tms_result *results,
 {
     struct table t;
     uint64_t total = 0;
-    size_t n = job->options.n_types, n_fallbacks = 0;
+    size_t n = job->options.n_types;
     bool dry = job->options.dry_run;
     const char *const headings[] = {"type",   "written to", "size", "bits/weight", "rms error",
                                     "of rms", "seconds",    "MB/s", "peak memory"};
@@ -36,7 +36,6 @@ static void print_table(const struct job *job, const struct tms_result *results,
     for (size_t i = 0; i < n; i++) {
         const struct tms_result *r = &results[i];
         total += r->file_bytes;
-        n_fallbacks += r->n_fallbacks;
         table_cell(&t, "%s", r->type);
         table_cell(&t, "%s%s", r->path, r->n_files > 1 ? " …" : "");
         table_cell(&t, "%s", human_bytes(r->file_bytes));

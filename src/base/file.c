@@ -12,7 +12,7 @@
 
 tms_status tms_file_open(struct tms_file *out, const char *path, struct tms_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up */
     if (fd < 0) {
         if (errno == ENOENT || errno == ENOTDIR) return tms_fail(err, TMS_EINPUT, "%s: no such file", path);
         return tms_fail(err, TMS_EIO, "%s: cannot be opened: %s", path, strerror(errno));

@@ -76,12 +76,28 @@ static bool has_file(const char *dir, const char *name)
     return there;
 }
 
+/* What stands beside each token of a GGUF vocabulary must be as long as it. */
+static void check_token_arrays(struct check *c)
+{
+    static const char *const arrays[] = {"tokenizer.ggml.scores", "tokenizer.ggml.token_type"};
+    const struct tms_kvs *kvs = &c->source->gguf->kvs;
+    const struct tms_kv *tokens = tms_kvs_find(kvs, "tokenizer.ggml.tokens");
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        const struct tms_kv *kv = tms_kvs_find(kvs, arrays[i]);
+        if (kv && kv->count != tokens->count)
+            found(c, "%s: key '%s' has %llu elements, there are %llu tokens", c->source->path, arrays[i],
+                  (unsigned long long)kv->count, (unsigned long long)tokens->count);
+    }
+}
+
 static void check_tokenizer(struct check *c)
 {
     const struct tms_source *s = c->source;
     if (s->kind == TMS_SOURCE_GGUF) {
         if (!tms_kvs_find(&s->gguf->kvs, "tokenizer.ggml.tokens"))
             found(c, "%s: has no tokenizer (tokenizer.ggml.tokens)", s->path);
+        else
+            check_token_arrays(c);
         return;
     }
     static const char *const files[] = {"tokenizer.json", "tokenizer.model", "vocab.json",  "tekken.json",

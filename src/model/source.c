@@ -269,12 +269,12 @@ static tms_status open_gguf(struct tms_source *s, struct tms_error *err)
 /* A GGUF file is known by its magic, whatever it is called. */
 static bool has_gguf_magic(const char *path)
 {
-    char magic[4] = "";
-    FILE *f = fopen(path, "rb");
-    if (!f) return false;
-    size_t n = fread(magic, 1, 4, f);
-    fclose(f);
-    return n == 4 && memcmp(magic, "GGUF", 4) == 0;
+    char magic[4];
+    struct tms_file file = {.fd = -1};
+    if (tms_file_open(&file, path, NULL) != TMS_OK) return false;
+    bool has = file.size >= 4 && tms_file_read(&file, magic, 4, 0, NULL) == TMS_OK && memcmp(magic, "GGUF", 4) == 0;
+    tms_file_close(&file);
+    return has;
 }
 
 tms_status tms_source_open(struct tms_source **out, const char *path, tms_report_fn report, void *report_ctx,

@@ -61,7 +61,7 @@ static void make_reals_of_huge_integers(char *text)
             (void)strtoll(text, NULL, 10);
             if (errno == ERANGE && snprintf(number, sizeof number, "%.11e", strtod(text, NULL)) <= 19) {
                 memset(text, ' ', n);
-                memcpy(text, number, strlen(number));
+                for (size_t i = 0; number[i]; i++) text[i] = number[i];
             }
         }
         text += n ? n : 1;

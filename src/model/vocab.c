@@ -101,34 +101,34 @@ bool tms_vocab_set_added(struct tms_vocab *vocab, uint64_t id, const char *text,
     return true;
 }
 
-/* By text, then by place in the array, which is by id. */
-static int by_text(const void *a, const void *b)
+/* By text, then by id. */
+static int by_text(const void *a, const void *b, void *tokens)
 {
-    const struct tms_token *x = *(const struct tms_token *const *)a, *y = *(const struct tms_token *const *)b;
+    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+    const struct tms_token *x = (const struct tms_token *)tokens + i, *y = (const struct tms_token *)tokens + j;
     int order = memcmp(x->text, y->text, x->n < y->n ? x->n : y->n);
     if (order) return order;
     if (x->n != y->n) return x->n < y->n ? -1 : 1;
-    return x < y ? -1 : 1;
+    return i < j ? -1 : i > j;
 }
 
 /* llama.cpp asserts, when it loads a file, that there are as many texts as ids. Sorted, not hashed: a file cannot
  * be made to take long. */
 static tms_status check_unique(const struct tms_vocab *vocab, const char *path, struct tms_error *err)
 {
-    const struct tms_token **sorted = tms_calloc(vocab->n, sizeof *sorted);
+    uint32_t *ids = tms_calloc(vocab->n, sizeof *ids);
     tms_status status = TMS_OK;
-    if (!sorted) return tms_fail_memory(err, vocab->n * sizeof *sorted);
-    for (uint64_t id = 0; id < vocab->n; id++) sorted[id] = &vocab->tokens[id];
-    qsort(sorted, vocab->n, sizeof *sorted, by_text);
+    if (!ids) return tms_fail_memory(err, vocab->n * sizeof *ids);
+    for (uint64_t id = 0; id < vocab->n; id++) ids[id] = (uint32_t)id;
+    qsort_r(ids, vocab->n, sizeof *ids, by_text, vocab->tokens);
     for (uint64_t i = 1; i < vocab->n && status == TMS_OK; i++) {
-        const struct tms_token *one = sorted[i - 1], *two = sorted[i];
+        const struct tms_token *one = &vocab->tokens[ids[i - 1]], *two = &vocab->tokens[ids[i]];
         if (one->n == two->n && memcmp(one->text, two->text, one->n) == 0)
             status = tms_fail(err, TMS_EINPUT,
-                              "%s: ids %zu and %zu have the same token '%.*s'; llama.cpp loads no such vocabulary",
-                              path, (size_t)(one - vocab->tokens), (size_t)(two - vocab->tokens),
-                              (int)(one->n < 200 ? one->n : 200), one->text);
+                              "%s: ids %u and %u have the same token '%.*s'; llama.cpp loads no such vocabulary", path,
+                              ids[i - 1], ids[i], (int)(one->n < 200 ? one->n : 200), one->text);
     }
-    free(sorted);
+    free(ids);
     return status;
 }
 
