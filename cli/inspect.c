@@ -144,7 +144,7 @@ static void print_text(const struct view *view, const struct tms_model_info *mod
         table_cell(&table, "%s", grouped(t.bytes));
     }
     table_end(&table, stdout);
-    if (any_fallback)
+    if (any_fallback && preview)
         printf("* %zu tensor%s: rows are no multiple of the block that the rule gave, this type stands in\n",
                preview->n_fallbacks, preview->n_fallbacks == 1 ? "" : "s");
     putchar('\n');

@@ -140,9 +140,9 @@ void progress_show(void *ctx, const struct tms_progress *p)
     double share = (double)p->done / (double)p->total, seconds = now() - bar->start;
     double rate = seconds > 0 ? (double)p->done / seconds : 0;
     double left = rate > 0 ? (double)(p->total - p->done) / rate : 0;
-    char cells[31 * 3 + 1] = "";
+    char cells[30 * 3 + 1], *cell = cells;
     int full = (int)(share * 30);
-    for (int i = 0; i < 30; i++) strcat(cells, i < full ? "\u2588" : "\u2591");
+    for (int i = 0; i < 30; i++) cell = stpcpy(cell, i < full ? "\u2588" : "\u2591");
     fprintf(stderr, "\r\033[K%-12s %s %3.0f %%  %s of %s  %s/s  %d:%02d left", p->what, cells, share * 100,
             human_bytes(p->done), human_bytes(p->total), human_bytes((uint64_t)rate), (int)left / 60, (int)left % 60);
     fflush(stderr);

@@ -12,9 +12,9 @@ static void trim_partial_utf8(char *text, size_t n)
     if (i > 0 && ((unsigned char)text[i - 1] & 0xc0) == 0xc0) text[i - 1] = '\0';
 }
 
-tms_status tms_fail(struct tms_error *err, tms_status status, const char *format, ...)
+void tms_set_message(struct tms_error *err, const char *format, ...)
 {
-    if (!err) return status;
+    if (!err) return;
     va_list args;
     va_start(args, format);
     int n = vsnprintf(err->message, sizeof err->message, format, args);
@@ -22,10 +22,4 @@ tms_status tms_fail(struct tms_error *err, tms_status status, const char *format
     if (n >= (int)sizeof err->message) trim_partial_utf8(err->message, sizeof err->message - 1);
     for (char *c = err->message; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-    return status;
-}
-
-tms_status tms_fail_memory(struct tms_error *err, unsigned long long bytes)
-{
-    return tms_fail(err, TMS_EIO, "out of memory (wanted %llu bytes)", bytes);
 }

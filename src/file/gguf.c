@@ -80,7 +80,7 @@ static tms_status take(struct reader *r, void *to, uint64_t n, struct tms_error 
 
 static tms_status take_u32(struct reader *r, uint32_t *out, struct tms_error *err)
 {
-    uint8_t b[4];
+    uint8_t b[4] = {0};
     tms_status status = take(r, b, sizeof b, err);
     if (status == TMS_OK) *out = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
     return status;
@@ -114,7 +114,7 @@ static tms_status take_bytes(struct reader *r, uint8_t **out, uint64_t n, struct
 /* The name of a key or tensor: at most `max` bytes of UTF-8 without control characters, not empty; to be freed. */
 static tms_status take_name(struct reader *r, char **out, uint64_t max, struct tms_error *err)
 {
-    uint64_t at = r->at, n;
+    uint64_t at = r->at, n = 0;
     uint8_t *bytes = NULL;
     tms_status status = take_u64(r, &n, err);
     if (status != TMS_OK) return status;
@@ -122,9 +122,9 @@ static tms_status take_name(struct reader *r, char **out, uint64_t max, struct t
         return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its name has %" PRIu64 " bytes, 1 to %" PRIu64
                         " are allowed: the file is damaged", r->file->path, r->where, at, n, max);
     status = take_bytes(r, &bytes, n, err);
-    if (status != TMS_OK) return status;
+    if (status != TMS_OK || !bytes) return status;
     bool fine = tms_is_utf8((const char *)bytes, (size_t)n);
-    for (size_t i = 0; i < n; i++) fine = fine && bytes[i] >= 0x20 && bytes[i] != 0x7f;
+    for (size_t i = 0; i < n && fine; i++) fine = bytes[i] >= 0x20 && bytes[i] != 0x7f;
     if (!fine) {
         free(bytes);
         return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its name holds control characters or is not "

@@ -411,6 +411,6 @@ tms_status tms_source_read(const struct tms_source *source, const struct tms_ten
     tms_status status = tms_source_read_raw(source, tensor, first, n, raw, err);
     if (status != TMS_OK || n == 0) return status;
     codec->decode(raw, out, n);
-    if (tensor->scale == TMS_NO_SCALE) return TMS_OK;
+    if (tensor->scale == TMS_NO_SCALE || tensor->cols == 0) return TMS_OK;
     return apply_scales(source, tensor, first / tensor->cols, n / tensor->cols, out, err);
 }

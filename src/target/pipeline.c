@@ -89,7 +89,8 @@ static uint64_t gcd(uint64_t a, uint64_t b)
 
 static uint64_t lcm(uint64_t a, uint64_t b)
 {
-    return a / gcd(a, b) * b;
+    uint64_t divisor = gcd(a, b);
+    return divisor ? a / divisor * b : 1;
 }
 
 /* Values that must stay together: whole blocks of the source and of every use, whole rows where rows matter. */
@@ -153,6 +154,7 @@ static tms_status cut(struct run *r, struct tms_error *err)
         w->n_uses = (i + 1 < r->n_works ? r->works[i + 1].first_use : r->n_uses) - w->first_use;
         w->decode = needs_decoding(r, w);
         uint64_t unit = unit_of(r, w);
+        if (unit == 0) unit = 1; /* a tensor without values */
         w->step = unit >= JOB_VALUES ? unit : JOB_VALUES / unit * unit;
         w->first_job = r->n_jobs;
         w->n_jobs = (size_t)((w->tensor->n_elems + w->step - 1) / w->step);
