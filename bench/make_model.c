@@ -27,42 +27,57 @@ static struct tensor tensors[LAYERS * 9 + 3];
 static int n_tensors;
 static FILE *out;
 
-static void put(const void *bytes, size_t n) {
+static void put(const void *bytes, size_t n)
+{
     if (fwrite(bytes, 1, n, out) != n) {
         perror("make_model: write");
         exit(3);
     }
 }
 
-static void put_u32(uint32_t v) { put(&v, sizeof v); }
-static void put_u64(uint64_t v) { put(&v, sizeof v); }
+static void put_u32(uint32_t v)
+{
+    put(&v, sizeof v);
+}
+static void put_u64(uint64_t v)
+{
+    put(&v, sizeof v);
+}
 
-static void put_string(const char *text) {
+static void put_string(const char *text)
+{
     put_u64(strlen(text));
     put(text, strlen(text));
 }
 
-static void key_u32(const char *name, uint32_t value) {
+static void key_u32(const char *name, uint32_t value)
+{
     put_string(name);
     put_u32(GGUF_U32);
     put_u32(value);
 }
 
-static void key_f32(const char *name, float value) {
+static void key_f32(const char *name, float value)
+{
     put_string(name);
     put_u32(GGUF_F32);
     put(&value, sizeof value);
 }
 
-static void key_string(const char *name, const char *value) {
+static void key_string(const char *name, const char *value)
+{
     put_string(name);
     put_u32(GGUF_STRING);
     put_string(value);
 }
 
-static uint64_t n_elements(const struct tensor *t) { return t->dims[0] * (t->n_dims == 2 ? t->dims[1] : 1); }
+static uint64_t n_elements(const struct tensor *t)
+{
+    return t->dims[0] * (t->n_dims == 2 ? t->dims[1] : 1);
+}
 
-static void add(const char *name, uint64_t columns, uint64_t rows) {
+static void add(const char *name, uint64_t columns, uint64_t rows)
+{
     struct tensor *t = &tensors[n_tensors];
     snprintf(t->name, sizeof t->name, "%s.weight", name);
     t->n_dims = rows ? 2 : 1;
@@ -76,13 +91,15 @@ static void add(const char *name, uint64_t columns, uint64_t rows) {
     n_tensors++;
 }
 
-static void add_layer(int layer, const char *part, uint64_t columns, uint64_t rows) {
+static void add_layer(int layer, const char *part, uint64_t columns, uint64_t rows)
+{
     char name[48];
     snprintf(name, sizeof name, "blk.%d.%s", layer, part);
     add(name, columns, rows);
 }
 
-static void list_tensors(void) {
+static void list_tensors(void)
+{
     add("token_embd", HIDDEN, VOCAB);
     for (int l = 0; l < LAYERS; l++) {
         add_layer(l, "attn_norm", HIDDEN, 0);
@@ -99,7 +116,8 @@ static void list_tensors(void) {
     add("output", HIDDEN, VOCAB);
 }
 
-static void write_header(void) {
+static void write_header(void)
+{
     put("GGUF", 4);
     put_u32(3);
     put_u64((uint64_t)n_tensors);
@@ -121,15 +139,15 @@ static void write_header(void) {
         const struct tensor *t = &tensors[i];
         put_string(t->name);
         put_u32((uint32_t)t->n_dims);
-        for (int d = 0; d < t->n_dims; d++)
-            put_u64(t->dims[d]);
+        for (int d = 0; d < t->n_dims; d++) put_u64(t->dims[d]);
         put_u32(0); /* F32 */
         put_u64(t->offset);
     }
 }
 
 /* splitmix64, public domain (Sebastiano Vigna, 2015) */
-static uint64_t next_random(uint64_t *state) {
+static uint64_t next_random(uint64_t *state)
+{
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -137,7 +155,8 @@ static uint64_t next_random(uint64_t *state) {
 }
 
 /* The sum of twelve 16-bit uniform numbers has mean 6 and deviation 1 in units of 65536. */
-static float random_weight(uint64_t *state) {
+static float random_weight(uint64_t *state)
+{
     int64_t sum = 0;
     for (int draw = 0; draw < 3; draw++) {
         uint64_t bits = next_random(state);
@@ -146,13 +165,15 @@ static float random_weight(uint64_t *state) {
     return (float)(sum - 6 * 65536) * (0.02f / 65536.0f);
 }
 
-static void pad_to(uint64_t position) {
+static void pad_to(uint64_t position)
+{
     static const char zeros[ALIGN];
     uint64_t now = (uint64_t)ftell(out);
     put(zeros, (size_t)(position - now));
 }
 
-static void write_data(void) {
+static void write_data(void)
+{
     static float chunk[CHUNK];
     uint64_t start = ((uint64_t)ftell(out) + ALIGN - 1) / ALIGN * ALIGN;
     uint64_t state = 1;
@@ -161,15 +182,15 @@ static void write_data(void) {
         uint64_t left = n_elements(&tensors[i]);
         while (left > 0) {
             size_t n = left < CHUNK ? (size_t)left : CHUNK;
-            for (size_t k = 0; k < n; k++)
-                chunk[k] = tensors[i].n_dims == 1 ? 1.0f : random_weight(&state);
+            for (size_t k = 0; k < n; k++) chunk[k] = tensors[i].n_dims == 1 ? 1.0f : random_weight(&state);
             put(chunk, 4 * n);
             left -= n;
         }
     }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc != 2) {
         fprintf(stderr, "usage: make_model FILE.gguf\n");
         return 1;

@@ -13,15 +13,20 @@
 
 extern char **environ;
 
-static double seconds_of(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }
+static double seconds_of(struct timeval t)
+{
+    return (double)t.tv_sec + 1e-6 * (double)t.tv_usec;
+}
 
-static double now(void) {
+static double now(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc < 3) {
         fprintf(stderr, "usage: measure RESULT COMMAND [ARGUMENT...]\n");
         return 1;
@@ -41,8 +46,10 @@ int main(int argc, char **argv) {
     }
     double wall = now() - start;
     FILE *result = fopen(argv[1], "w");
-    if (!result || fprintf(result, "%.6f %.6f %ld\n", wall, seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime),
-                           usage.ru_maxrss * 1024L) < 0 || fclose(result) != 0) {
+    if (!result ||
+        fprintf(result, "%.6f %.6f %ld\n", wall, seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime),
+                usage.ru_maxrss * 1024L) < 0 ||
+        fclose(result) != 0) {
         perror(argv[1]);
         return 1;
     }

@@ -162,7 +162,9 @@ static void print_text(const struct view *view, const struct tms_model_info *mod
            n ? 8.0 * (double)tensor_bytes / (double)n : 0);
     if (file_bytes)
         printf("size on disk: %s bytes (%s)%s\n", grouped(file_bytes), human_bytes(file_bytes),
-               !preview ? "" : strstr(preview->type, ":dq") ? " of weight files, at most" : " of weight files");
+               !preview                       ? ""
+               : strstr(preview->type, ":dq") ? " of weight files, at most"
+                                              : " of weight files");
 }
 
 static json_t *sums_json(const struct sums *sums)

@@ -27,8 +27,9 @@ static void plan_again(const struct tms_gguf *gguf)
         fuzz_require(again->n_tensors == gguf->n_tensors, "as many tensors");
         for (size_t i = 0; i < gguf->n_tensors; i++)
             fuzz_require(strcmp(again->tensors[i].name, gguf->tensors[i].name) == 0 &&
-                         again->tensors[i].bytes == gguf->tensors[i].bytes &&
-                         again->tensors[i].offset == plan[i].offset, "the same tensors");
+                             again->tensors[i].bytes == gguf->tensors[i].bytes &&
+                             again->tensors[i].offset == plan[i].offset,
+                         "the same tensors");
         tms_kvs_serialize(&gguf->kvs, &before);
         tms_kvs_serialize(&again->kvs, &after);
         fuzz_require(before.n == after.n && (before.n == 0 || memcmp(before.data, after.data, before.n) == 0),

@@ -46,7 +46,8 @@ static void read_config(const json_t *json)
                  "numbers are finite");
     if (config.has_shape)
         fuzz_require(config.n_layers && config.n_heads && config.n_kv_heads && config.head_dim && config.hidden &&
-                     config.n_heads % config.n_kv_heads == 0, "a shape is complete");
+                         config.n_heads % config.n_kv_heads == 0,
+                     "a shape is complete");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)

@@ -47,11 +47,13 @@ static uint64_t left(const struct reader *r)
 static tms_status fail_short(const struct reader *r, uint64_t wanted, struct tms_error *err)
 {
     if (r->end < r->file->size)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": the metadata go on beyond %" PRIu64
-                        " bytes: the file is damaged", r->file->path, r->where, r->at, MAX_METADATA);
-    return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, but the file has only "
-                    "%" PRIu64 " more: it is damaged or cut short, download it again", r->file->path, r->where, r->at, wanted,
-                    left(r));
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 ": the metadata go on beyond %" PRIu64 " bytes: the file is damaged",
+                        r->file->path, r->where, r->at, MAX_METADATA);
+    return tms_fail(err, TMS_EINPUT,
+                    "%s: %s at byte %" PRIu64 " needs %" PRIu64 " bytes, but the file has only "
+                    "%" PRIu64 " more: it is damaged or cut short, download it again",
+                    r->file->path, r->where, r->at, wanted, left(r));
 }
 
 static tms_status take(struct reader *r, void *to, uint64_t n, struct tms_error *err)
@@ -119,16 +121,20 @@ static tms_status take_name(struct reader *r, char **out, uint64_t max, struct t
     tms_status status = take_u64(r, &n, err);
     if (status != TMS_OK) return status;
     if (n == 0 || n > max)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its name has %" PRIu64 " bytes, 1 to %" PRIu64
-                        " are allowed: the file is damaged", r->file->path, r->where, at, n, max);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 ": its name has %" PRIu64 " bytes, 1 to %" PRIu64
+                        " are allowed: the file is damaged",
+                        r->file->path, r->where, at, n, max);
     status = take_bytes(r, &bytes, n, err);
     if (status != TMS_OK || !bytes) return status;
     bool fine = tms_is_utf8((const char *)bytes, (size_t)n);
     for (size_t i = 0; i < n && fine; i++) fine = bytes[i] >= 0x20 && bytes[i] != 0x7f;
     if (!fine) {
         free(bytes);
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its name holds control characters or is not "
-                        "UTF-8: the file is damaged", r->file->path, r->where, at);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 ": its name holds control characters or is not "
+                        "UTF-8: the file is damaged",
+                        r->file->path, r->where, at);
     }
     *out = (char *)bytes;
     return TMS_OK;
@@ -179,11 +185,15 @@ static tms_status take_array(struct reader *r, struct tms_kv *kv, struct tms_err
         return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 " is an array of arrays, which tamis does not read",
                         r->file->path, r->where, at);
     if (type >= TMS_KV_TYPES)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": its elements have the unknown type %" PRIu32
-                        ": the file is damaged", r->file->path, r->where, at, type);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 ": its elements have the unknown type %" PRIu32
+                        ": the file is damaged",
+                        r->file->path, r->where, at, type);
     if (count > MAX_COUNT)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 ": an array of %" PRIu64 " elements, at most "
-                        "%" PRIu64 " are allowed: the file is damaged", r->file->path, r->where, at, count, MAX_COUNT);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 ": an array of %" PRIu64 " elements, at most "
+                        "%" PRIu64 " are allowed: the file is damaged",
+                        r->file->path, r->where, at, count, MAX_COUNT);
     kv->elem_type = (enum tms_kv_type)type;
     kv->count = count;
     if (type == TMS_KV_STRING) return take_strings(r, kv, err);
@@ -200,8 +210,9 @@ static tms_status take_value(struct reader *r, struct tms_kv *kv, struct tms_err
     tms_status status = take_u32(r, &type, err);
     if (status != TMS_OK) return status;
     if (type >= TMS_KV_TYPES)
-        return tms_fail(err, TMS_EINPUT, "%s: %s at byte %" PRIu64 " has the unknown type %" PRIu32
-                        ": the file is damaged", r->file->path, r->where, at, type);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %s at byte %" PRIu64 " has the unknown type %" PRIu32 ": the file is damaged",
+                        r->file->path, r->where, at, type);
     kv->type = (enum tms_kv_type)type;
     if (kv->type == TMS_KV_ARRAY) return take_array(r, kv, err);
     n = tms_kv_type_bytes(kv->type);
@@ -237,8 +248,10 @@ static tms_status check_keys(const struct tms_file *file, const struct tms_kvs *
 static tms_status read_kvs(struct reader *r, struct tms_kvs *kvs, uint64_t n, struct tms_error *err)
 {
     if (n > left(r) / MIN_KV_BYTES)
-        return tms_fail(err, TMS_EINPUT, "%s: %" PRIu64 " keys cannot fit into the %" PRIu64
-                        " bytes that are left: the file is damaged or cut short", r->file->path, n, left(r));
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: %" PRIu64 " keys cannot fit into the %" PRIu64
+                        " bytes that are left: the file is damaged or cut short",
+                        r->file->path, n, left(r));
     for (uint64_t i = 0; i < n; i++) {
         struct tms_kv kv = {0};
         snprintf(r->where, sizeof r->where, "key %" PRIu64 " of %" PRIu64, i + 1, n);
@@ -268,7 +281,7 @@ static tms_status read_info(struct reader *r, struct tms_arena *arena, struct tm
     char shape[128];
     uint32_t type;
     tms_status status = take_name(r, &name, TMS_GGUF_MAX_NAME, err);
-    if (status != TMS_OK) return status;
+    if (status != TMS_OK || !name) return status;
     tensor.name = tms_arena_strndup(arena, name, strlen(name));
     free(name);
     if (!tensor.name) return tms_fail_memory(err, TMS_GGUF_MAX_NAME);
@@ -276,15 +289,19 @@ static tms_status read_info(struct reader *r, struct tms_arena *arena, struct tm
     status = take_u32(r, &tensor.n_dims, err);
     if (status != TMS_OK) return status;
     if (tensor.n_dims == 0 || tensor.n_dims > TMS_GGUF_MAX_DIMS)
-        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' has %" PRIu32 " dimensions, 1 to %u are allowed: the file is "
-                        "damaged", r->file->path, tensor.name, tensor.n_dims, TMS_GGUF_MAX_DIMS);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: tensor '%s' has %" PRIu32 " dimensions, 1 to %u are allowed: the file is "
+                        "damaged",
+                        r->file->path, tensor.name, tensor.n_dims, TMS_GGUF_MAX_DIMS);
     for (uint32_t i = 0; i < tensor.n_dims && status == TMS_OK; i++) status = take_u64(r, &tensor.ne[i], err);
     if (status == TMS_OK) status = take_u32(r, &type, err);
     if (status == TMS_OK) status = take_u64(r, &tensor.offset, err);
     if (status != TMS_OK) return status;
     if (type >= TMS_GGML_TYPES || !tms_codec((enum tms_type)type))
-        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' has type %" PRIu32 ", which no ggml known to tamis has: "
-                        "the file is damaged, or newer than tamis", r->file->path, tensor.name, type);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: tensor '%s' has type %" PRIu32 ", which no ggml known to tamis has: "
+                        "the file is damaged, or newer than tamis",
+                        r->file->path, tensor.name, type);
     tensor.type = (enum tms_type)type;
     const char *problem = tms_gguf_tensor_bytes(tensor.type, tensor.n_dims, tensor.ne, &tensor.bytes);
     if (problem)
@@ -313,9 +330,10 @@ static tms_status place_tensors(const struct reader *r, struct tms_gguf_tensor *
         struct tms_gguf_tensor *tensor = &tensors[i];
         uint64_t end;
         if (tensor->offset % alignment) {
-            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its offset %" PRIu64 " is no multiple of the "
-                              "alignment, %" PRIu32 ": the file is damaged", r->file->path, tensor->name,
-                              tensor->offset, alignment);
+            status = tms_fail(err, TMS_EINPUT,
+                              "%s: tensor '%s': its offset %" PRIu64 " is no multiple of the "
+                              "alignment, %" PRIu32 ": the file is damaged",
+                              r->file->path, tensor->name, tensor->offset, alignment);
             goto done;
         }
         if (!tms_add_u64(tensor->offset, data, &tensor->offset) || !tms_add_u64(tensor->offset, tensor->bytes, &end)) {
@@ -324,8 +342,10 @@ static tms_status place_tensors(const struct reader *r, struct tms_gguf_tensor *
             goto done;
         }
         if (end > r->file->size) {
-            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' ends at byte %" PRIu64 ", but the file has only "
-                              "%" PRIu64 ": it is cut short, download it again", r->file->path, tensor->name, end, r->file->size);
+            status = tms_fail(err, TMS_EINPUT,
+                              "%s: tensor '%s' ends at byte %" PRIu64 ", but the file has only "
+                              "%" PRIu64 ": it is cut short, download it again",
+                              r->file->path, tensor->name, end, r->file->size);
             goto done;
         }
         order[i] = tensor;
@@ -362,11 +382,15 @@ static tms_status read_beginning(struct reader *r, uint32_t *version, uint64_t *
     status = take_u32(r, version, err);
     if (status != TMS_OK) return status;
     if (*version && (*version & 0xffff) == 0)
-        return tms_fail(err, TMS_EINPUT, "%s: a big-endian GGUF file (version bytes %08" PRIx32 "); tamis reads "
-                        "little-endian ones: turn it round first, with gguf-py's gguf_convert_endian", path, *version);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: a big-endian GGUF file (version bytes %08" PRIx32 "); tamis reads "
+                        "little-endian ones: turn it round first, with gguf-py's gguf_convert_endian",
+                        path, *version);
     if (*version == 1)
-        return tms_fail(err, TMS_EINPUT, "%s: GGUF version 1, which tamis does not read: convert the original model "
-                        "again", path);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: GGUF version 1, which tamis does not read: convert the original model "
+                        "again",
+                        path);
     if (*version != 2 && *version != 3)
         return tms_fail(err, TMS_EINPUT, "%s: GGUF version %" PRIu32 ", tamis reads versions 2 and 3", path, *version);
     status = take_u64(r, n_tensors, err);
@@ -390,13 +414,17 @@ static tms_status read_file(struct tms_gguf *gguf, uint32_t number, struct tms_k
     if (status != TMS_OK) goto done;
     alignment = tms_gguf_alignment(kvs);
     if (alignment == 0) {
-        status = tms_fail(err, TMS_EINPUT, "%s: key 'general.alignment' is not a u32 power of two up to %u: the file "
-                          "is damaged", file->path, TMS_GGUF_MAX_ALIGNMENT);
+        status = tms_fail(err, TMS_EINPUT,
+                          "%s: key 'general.alignment' is not a u32 power of two up to %u: the file "
+                          "is damaged",
+                          file->path, TMS_GGUF_MAX_ALIGNMENT);
         goto done;
     }
     if (n_tensors > left(&r) / MIN_INFO_BYTES) {
-        status = tms_fail(err, TMS_EINPUT, "%s: %" PRIu64 " tensors cannot fit into the %" PRIu64
-                          " bytes that are left: the file is damaged or cut short", file->path, n_tensors, left(&r));
+        status = tms_fail(err, TMS_EINPUT,
+                          "%s: %" PRIu64 " tensors cannot fit into the %" PRIu64
+                          " bytes that are left: the file is damaged or cut short",
+                          file->path, n_tensors, left(&r));
         goto done;
     }
     /* Both are bounded by the sizes of files, far below SIZE_MAX. */
@@ -482,8 +510,10 @@ static tms_status check_descriptors(const struct tms_file *file, unsigned count,
     const unsigned others = 32; /* what the rest of the program may have open */
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return TMS_OK;
     if (count + others <= limit.rlim_cur) return TMS_OK;
-    return tms_fail(err, TMS_EIO, "%s: has %u shards, but this process may open only %llu files: raise the limit with "
-                    "`ulimit -n %u`", file->path, count, (unsigned long long)limit.rlim_cur, count + others);
+    return tms_fail(err, TMS_EIO,
+                    "%s: has %u shards, but this process may open only %llu files: raise the limit with "
+                    "`ulimit -n %u`",
+                    file->path, count, (unsigned long long)limit.rlim_cur, count + others);
 }
 
 static tms_status open_shard(struct tms_gguf *gguf, const char *prefix, unsigned no, unsigned count,
@@ -506,8 +536,10 @@ static tms_status open_shard(struct tms_gguf *gguf, const char *prefix, unsigned
     if (status == TMS_OK) status = split_key(&gguf->files[no], &kvs, "split.no", &its_no, err);
     if (status == TMS_OK) status = split_key(&gguf->files[no], &kvs, "split.count", &its_count, err);
     if (status == TMS_OK && (its_no != no || its_count != count))
-        status = tms_fail(err, TMS_EINPUT, "%s: says it is shard %" PRIu64 " of %" PRIu64 ", not %u of %u as its name "
-                          "does: put the right file in its place", path, its_no + 1, its_count, no + 1, count);
+        status = tms_fail(err, TMS_EINPUT,
+                          "%s: says it is shard %" PRIu64 " of %" PRIu64 ", not %u of %u as its name "
+                          "does: put the right file in its place",
+                          path, its_no + 1, its_count, no + 1, count);
 done:
     tms_kvs_free(&kvs);
     free(path);
@@ -532,8 +564,10 @@ static tms_status open_split(struct tms_gguf *gguf, struct tms_error *err)
     status = unsplit_path(&prefix, path, 0, (unsigned)count, err);
     if (status != TMS_OK) return status;
     if (!prefix)
-        return tms_fail(err, TMS_EINPUT, "%s: the first of %" PRIu64 " shards, but its name does not end in "
-                        "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found: rename it", path, count, count);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: the first of %" PRIu64 " shards, but its name does not end in "
+                        "-00001-of-%05" PRIu64 ".gguf, so the others cannot be found: rename it",
+                        path, count, count);
     status = check_descriptors(&gguf->files[0], (unsigned)count, err);
     if (status != TMS_OK) goto done;
     files = realloc(gguf->files, (size_t)count * sizeof files[0]);
@@ -542,12 +576,12 @@ static tms_status open_split(struct tms_gguf *gguf, struct tms_error *err)
         goto done;
     }
     gguf->files = files;
-    for (unsigned i = 1; i < count && status == TMS_OK; i++)
-        status = open_shard(gguf, prefix, i, (unsigned)count, err);
+    for (unsigned i = 1; i < count && status == TMS_OK; i++) status = open_shard(gguf, prefix, i, (unsigned)count, err);
     if (status == TMS_OK && n_tensors != gguf->n_tensors)
-        status = tms_fail(err, TMS_EINPUT, "%s: its %" PRIu64 " shards hold %zu tensors, but split.tensors.count says %"
-                          PRIu64 ": they do not belong together, or one is damaged", gguf->files[0].path, count,
-                          gguf->n_tensors, n_tensors);
+        status = tms_fail(err, TMS_EINPUT,
+                          "%s: its %" PRIu64 " shards hold %zu tensors, but split.tensors.count says %" PRIu64
+                          ": they do not belong together, or one is damaged",
+                          gguf->files[0].path, count, gguf->n_tensors, n_tensors);
 done:
     free(prefix);
     return status;
@@ -575,9 +609,10 @@ static tms_status index_names(struct tms_gguf *gguf, struct tms_error *err)
         if (a->file == b->file)
             return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' comes twice: the file is damaged",
                             gguf->files[a->file].path, a->name);
-        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is in shards %" PRIu32 " and %" PRIu32
-                        ": they do not belong together", gguf->files[0].path, a->name,
-                        (a->file < b->file ? a->file : b->file) + 1, (a->file < b->file ? b->file : a->file) + 1);
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: tensor '%s' is in shards %" PRIu32 " and %" PRIu32 ": they do not belong together",
+                        gguf->files[0].path, a->name, (a->file < b->file ? a->file : b->file) + 1,
+                        (a->file < b->file ? b->file : a->file) + 1);
     }
     return TMS_OK;
 }

@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "file/kvs.h"
 
-#define TMS_GGUF_MAX_DIMS 4u
-#define TMS_GGUF_MAX_NAME 63u /* bytes: ggml's GGML_MAX_NAME less the NUL */
-#define TMS_GGUF_ALIGNMENT 32u /* where general.alignment does not say otherwise */
+#define TMS_GGUF_MAX_DIMS      4u
+#define TMS_GGUF_MAX_NAME      63u        /* bytes: ggml's GGML_MAX_NAME less the NUL */
+#define TMS_GGUF_ALIGNMENT     32u        /* where general.alignment does not say otherwise */
 #define TMS_GGUF_MAX_ALIGNMENT (1u << 21) /* 2 MiB, a large page: a hostile 2^31 would pad each tensor to 2 GiB */
 
 struct tms_gguf_tensor {
@@ -19,9 +19,9 @@ struct tms_gguf_tensor {
     enum tms_type type;
     uint32_t n_dims;
     uint64_t ne[TMS_GGUF_MAX_DIMS]; /* fastest dimension first (ne[0] is the row length); 1 beyond n_dims */
-    uint64_t offset; /* of the first byte, from the start of its file */
+    uint64_t offset;                /* of the first byte, from the start of its file */
     uint64_t bytes;
-    uint32_t file;   /* index into files */
+    uint32_t file; /* index into files */
 };
 
 struct tms_gguf {
@@ -31,9 +31,9 @@ struct tms_gguf {
     uint32_t alignment;
     struct tms_kvs kvs; /* of the first shard, split.* included */
     size_t n_tensors;
-    struct tms_gguf_tensor *tensors; /* shard after shard, in the order of the infos */
+    struct tms_gguf_tensor *tensors;        /* shard after shard, in the order of the infos */
     const struct tms_gguf_tensor **by_name; /* the same, sorted by name */
-    struct tms_arena arena;          /* owns names */
+    struct tms_arena arena;                 /* owns names */
 };
 
 /* Opens a file, or, given the first shard of a split, all its shards (names PREFIX-00001-of-00005.gguf). Checks

@@ -66,8 +66,10 @@ static tms_status check_names(const struct tms_gguf_plan_tensor *tensors, size_t
         size_t length = strlen(tensors[i].name);
         names[i] = tensors[i].name;
         if (length == 0 || length > TMS_GGUF_MAX_NAME || !tms_is_utf8(names[i], length))
-            status = tms_fail(err, TMS_EUSAGE, "GGUF layout: '%.100s' cannot be the name of a tensor: it needs 1 to %u "
-                              "bytes of UTF-8", names[i], TMS_GGUF_MAX_NAME);
+            status = tms_fail(err, TMS_EUSAGE,
+                              "GGUF layout: '%.100s' cannot be the name of a tensor: it needs 1 to %u "
+                              "bytes of UTF-8",
+                              names[i], TMS_GGUF_MAX_NAME);
     }
     if (status == TMS_OK) qsort(names, n, sizeof names[0], compare_names);
     for (size_t i = 1; i < n && status == TMS_OK; i++)

@@ -8,10 +8,10 @@ static const struct {
     const char *name;
     size_t bytes;
 } types[TMS_KV_TYPES] = {
-    [TMS_KV_U8] = {"u8", 1},         [TMS_KV_I8] = {"i8", 1},       [TMS_KV_U16] = {"u16", 2},
-    [TMS_KV_I16] = {"i16", 2},       [TMS_KV_U32] = {"u32", 4},     [TMS_KV_I32] = {"i32", 4},
-    [TMS_KV_F32] = {"f32", 4},       [TMS_KV_BOOL] = {"bool", 1},   [TMS_KV_STRING] = {"string", 0},
-    [TMS_KV_ARRAY] = {"array", 0},   [TMS_KV_U64] = {"u64", 8},     [TMS_KV_I64] = {"i64", 8},
+    [TMS_KV_U8] = {"u8", 1},       [TMS_KV_I8] = {"i8", 1},     [TMS_KV_U16] = {"u16", 2},
+    [TMS_KV_I16] = {"i16", 2},     [TMS_KV_U32] = {"u32", 4},   [TMS_KV_I32] = {"i32", 4},
+    [TMS_KV_F32] = {"f32", 4},     [TMS_KV_BOOL] = {"bool", 1}, [TMS_KV_STRING] = {"string", 0},
+    [TMS_KV_ARRAY] = {"array", 0}, [TMS_KV_U64] = {"u64", 8},   [TMS_KV_I64] = {"i64", 8},
     [TMS_KV_F64] = {"f64", 8},
 };
 
@@ -97,8 +97,9 @@ void tms_kvs_set(struct tms_kvs *kvs, const char *key, enum tms_kv_type type, co
 void tms_kvs_set_array(struct tms_kvs *kvs, const char *key, enum tms_kv_type elem_type, uint64_t count,
                        const void *bytes, size_t n)
 {
-    put(kvs, key, (struct tms_kv){.type = TMS_KV_ARRAY, .elem_type = elem_type, .count = count,
-                                  .bytes = borrow(bytes), .n_bytes = n});
+    put(kvs, key,
+        (struct tms_kv){
+            .type = TMS_KV_ARRAY, .elem_type = elem_type, .count = count, .bytes = borrow(bytes), .n_bytes = n});
 }
 
 void tms_kvs_set_u16(struct tms_kvs *kvs, const char *key, uint16_t v)

@@ -64,7 +64,8 @@ static tms_status read_entry(struct tms_st_tensor *out, const char *path, const 
         if (read_u64(json_array_get(shape, i), &tensor.shape[i]) != TMS_OK)
             return tms_fail(err, TMS_EINPUT,
                             "%s: header: tensor '%s': dimension %" PRIu32 " of its shape is not a whole number >= 0: "
-                            "the file is damaged", path, name, i);
+                            "the file is damaged",
+                            path, name, i);
         if (!tms_mul_u64(tensor.n_elems, tensor.shape[i], &tensor.n_elems))
             return tms_fail(err, TMS_EINPUT,
                             "%s: header: tensor '%s': the product of its shape overflows: the file is damaged", path,
@@ -90,17 +91,19 @@ static tms_status read_entry(struct tms_st_tensor *out, const char *path, const 
     if (end < tensor.offset)
         return tms_fail(err, TMS_EINPUT,
                         "%s: tensor '%s': data_offsets [%" PRIu64 ", %" PRIu64 "] end before they begin: the file is "
-                        "damaged", path, name, tensor.offset, end);
+                        "damaged",
+                        path, name, tensor.offset, end);
     if (end - tensor.offset != tensor.bytes)
         return tms_fail(err, TMS_EINPUT,
                         "%s: tensor '%s': data_offsets [%" PRIu64 ", %" PRIu64 "] do not match %s %s (%" PRIu64
                         " bytes): the file is damaged",
-                        path, name, tensor.offset, end, type_name,
-                        shape_text(shape_buf, tensor.shape, tensor.n_dims), tensor.bytes);
+                        path, name, tensor.offset, end, type_name, shape_text(shape_buf, tensor.shape, tensor.n_dims),
+                        tensor.bytes);
     if (end > data_bytes)
         return tms_fail(err, TMS_EINPUT,
                         "%s: tensor '%s': its data end at byte %" PRIu64 " of the data section, which has only %" PRIu64
-                        ": the file is cut short, download it again", path, name, end, data_bytes);
+                        ": the file is cut short, download it again",
+                        path, name, end, data_bytes);
     *out = tensor;
     return TMS_OK;
 }
@@ -116,7 +119,8 @@ static tms_status read_metadata(struct tms_safetensors *st, json_t *metadata, st
     if (!st->metadata) return tms_fail_memory(err, n * sizeof st->metadata[0]);
     const char *key;
     json_t *value;
-    json_object_foreach(metadata, key, value) {
+    json_object_foreach(metadata, key, value)
+    {
         if (!json_is_string(value))
             return tms_fail(err, TMS_EINPUT, "%s: header: __metadata__ '%.100s' is not a string: the file is damaged",
                             st->file.path, key);
@@ -169,8 +173,8 @@ static tms_status place_tensors(struct tms_safetensors *st, const struct tms_st_
         if (tensor->offset > end)
             return tms_fail(err, TMS_EINPUT,
                             "%s: tensor '%s' begins at byte %" PRIu64 " of the data section, but %" PRIu64
-                            " comes next (a hole): the file is damaged", st->file.path, tensor->name, tensor->offset,
-                            end);
+                            " comes next (a hole): the file is damaged",
+                            st->file.path, tensor->name, tensor->offset, end);
         end = tensor->offset + tensor->bytes;
         st->tensors[i] = *tensor;
         st->tensors[i].offset += st->data_offset;
@@ -178,7 +182,8 @@ static tms_status place_tensors(struct tms_safetensors *st, const struct tms_st_
     if (end != data_bytes)
         return tms_fail(err, TMS_EINPUT,
                         "%s: the tensors end at byte %" PRIu64 " of the data section, which has %" PRIu64
-                        " (bytes that belong to no tensor): the file is damaged", st->file.path, end, data_bytes);
+                        " (bytes that belong to no tensor): the file is damaged",
+                        st->file.path, end, data_bytes);
     for (size_t i = 0; i < n; i++) st->by_name[i] = &st->tensors[i];
     qsort(st->by_name, n, sizeof st->by_name[0], compare_names);
     return TMS_OK;
@@ -199,7 +204,8 @@ static tms_status read_tensors(struct tms_safetensors *st, json_t *header, struc
         status = tms_fail_memory(err, n * sizeof entries[0]);
         goto done;
     }
-    json_object_foreach(header, name, entry) {
+    json_object_foreach(header, name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0) {
             status = read_metadata(st, entry, err);
             if (status != TMS_OK) goto done;
@@ -209,7 +215,8 @@ static tms_status read_tensors(struct tms_safetensors *st, json_t *header, struc
         if (length > TMS_ST_MAX_NAME) {
             status = tms_fail(err, TMS_EINPUT,
                               "%s: header: the name of a tensor has %zu bytes, tamis reads at most %u: it begins with "
-                              "'%.40s'", st->file.path, length, TMS_ST_MAX_NAME, name);
+                              "'%.40s'",
+                              st->file.path, length, TMS_ST_MAX_NAME, name);
             goto done;
         }
         const char *own_name = tms_arena_strndup(&st->arena, name, length);

@@ -12,8 +12,8 @@
 #include "base/mem.h"
 
 #define TMS_ST_MAX_HEADER 100000000u /* bytes; the limit of the reference */
-#define TMS_ST_MAX_DIMS 8u
-#define TMS_ST_MAX_NAME 4096u /* bytes of a tensor's name */
+#define TMS_ST_MAX_DIMS   8u
+#define TMS_ST_MAX_NAME   4096u /* bytes of a tensor's name */
 
 struct tms_st_tensor {
     const char *name;
@@ -27,13 +27,15 @@ struct tms_st_tensor {
 
 struct tms_safetensors {
     struct tms_file file;
-    uint64_t data_offset;          /* 8 + header length */
+    uint64_t data_offset; /* 8 + header length */
     size_t n_tensors;
-    struct tms_st_tensor *tensors; /* in the order of their data */
+    struct tms_st_tensor *tensors;        /* in the order of their data */
     const struct tms_st_tensor **by_name; /* the same, sorted by name */
     size_t n_metadata;
-    struct { const char *key, *value; } *metadata; /* __metadata__, in the order of the file */
-    struct tms_arena arena;        /* owns names, metadata and tensors */
+    struct {
+        const char *key, *value;
+    } * metadata;           /* __metadata__, in the order of the file */
+    struct tms_arena arena; /* owns names, metadata and tensors */
 };
 
 /* Opens and checks everything that can be known without reading tensor data: header length, UTF-8, JSON, the

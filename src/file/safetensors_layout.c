@@ -32,14 +32,14 @@ static tms_status tensor_bytes(const struct tms_st_plan_tensor *tensor, uint64_t
     if (strcmp(name, "__metadata__") == 0 || strlen(name) > TMS_ST_MAX_NAME || !tms_is_utf8(name, strlen(name)))
         return tms_fail(err, TMS_EUSAGE, "safetensors layout: '%.100s' cannot be the name of a tensor", name);
     if (tms_st_dtype_rank(tensor->type) < 0 || tensor->n_dims > TMS_ST_MAX_DIMS)
-        return tms_fail(err, TMS_EUSAGE, "safetensors layout: tensor '%s': safetensors cannot hold type %d in %" PRIu32
-                        " dimensions", name, (int)tensor->type, tensor->n_dims);
+        return tms_fail(err, TMS_EUSAGE,
+                        "safetensors layout: tensor '%s': safetensors cannot hold type %d in %" PRIu32 " dimensions",
+                        name, (int)tensor->type, tensor->n_dims);
     uint64_t bits = tms_st_dtype_bits(tensor->type);
     for (uint32_t i = 0; i < tensor->n_dims; i++)
         if (!tms_mul_u64(bits, tensor->shape[i], &bits))
             return tms_fail(err, TMS_EUSAGE, "safetensors layout: tensor '%s': its size overflows", name);
-    if (bits % 8)
-        return tms_fail(err, TMS_EUSAGE, "safetensors layout: tensor '%s' does not fill whole bytes", name);
+    if (bits % 8) return tms_fail(err, TMS_EUSAGE, "safetensors layout: tensor '%s' does not fill whole bytes", name);
     *out = bits / 8;
     return TMS_OK;
 }
@@ -85,8 +85,7 @@ static void put_entry(struct tms_buf *buf, const struct tms_st_plan_tensor *tens
 {
     put_string(buf, tensor->name);
     tms_buf_printf(buf, ":{\"dtype\":\"%s\",\"shape\":[", tms_st_dtype_name(tensor->type));
-    for (uint32_t i = 0; i < tensor->n_dims; i++)
-        tms_buf_printf(buf, "%s%" PRIu64, i ? "," : "", tensor->shape[i]);
+    for (uint32_t i = 0; i < tensor->n_dims; i++) tms_buf_printf(buf, "%s%" PRIu64, i ? "," : "", tensor->shape[i]);
     tms_buf_printf(buf, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", offset, offset + tensor->bytes);
 }
 
@@ -128,7 +127,8 @@ tms_status tms_st_layout(struct tms_st_plan_tensor *tensors, size_t n, uint64_t 
     if (buf.n - 8 > TMS_ST_MAX_HEADER) {
         status = tms_fail(err, TMS_EUSAGE,
                           "safetensors layout: %zu tensors need a header of %zu bytes, the format allows %u: use more "
-                          "shards", n, buf.n - 8, TMS_ST_MAX_HEADER);
+                          "shards",
+                          n, buf.n - 8, TMS_ST_MAX_HEADER);
         goto done;
     }
     for (unsigned i = 0; i < 8; i++) buf.data[i] = (uint8_t)((buf.n - 8) >> 8 * i);

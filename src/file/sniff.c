@@ -13,7 +13,10 @@ struct kind {
 /* Longest magic first where one begins another. Sources: the Git LFS specification (docs/spec.md), the ZIP
  * application note (local file header), Python's pickletools (PROTO opcode), ggml's history of file formats. */
 static const struct kind kinds[] = {
-#define KIND(magic, what) {(magic), sizeof(magic) - 1, (what)}
+#define KIND(magic, what)                                                                                              \
+    {                                                                                                                  \
+        (magic), sizeof(magic) - 1, (what)                                                                             \
+    }
     KIND("version https://git-lfs.github.com/spec/",
          "a Git LFS pointer that stands in for the real one: run `git lfs pull` in its repository"),
     KIND("<?xml", "an XML page, perhaps an error message of the server: download it again"),

@@ -384,6 +384,7 @@ static tms_status apply_scales(const struct tms_source *source, const struct tms
 {
     const struct tms_tensor *scale = &source->tensors[t->scale];
     uint64_t block_rows = source->config.fp8_block[0], block_cols = source->config.fp8_block[1];
+    if (!block_rows || !block_cols) return TMS_OK; /* cannot be: pair_fp8_scales set them */
     uint64_t first = first_row / block_rows, last = (first_row + n_rows - 1) / block_rows;
     uint64_t n = (last - first + 1) * scale->cols;
     void *raw = tms_calloc(n, 4);

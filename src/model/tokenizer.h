@@ -8,10 +8,10 @@
 #include "file/kvs.h"
 
 struct tms_tokenizer_options {
-    uint64_t vocab_size;   /* of the embeddings; shorter vocabularies are padded with "[PADn]" up to it; 0: as it is */
-    const char *pre;       /* overrides the pre-tokenizer's name (BPE); may be NULL */
-    const json_t *config;  /* config.json, for special token ids; may be NULL */
-    const char *arch;      /* GGUF architecture: "llama" also writes add_space_prefix for BPE vocabularies */
+    uint64_t vocab_size;  /* of the embeddings; shorter vocabularies are padded with "[PADn]" up to it; 0: as it is */
+    const char *pre;      /* overrides the pre-tokenizer's name (BPE); may be NULL */
+    const json_t *config; /* config.json, for special token ids; may be NULL */
+    const char *arch;     /* GGUF architecture: "llama" also writes add_space_prefix for BPE vocabularies */
     void (*warn)(void *ctx, const char *line); /* may be NULL */
     void *warn_ctx;
 };

@@ -130,7 +130,8 @@ static void write_tokenizer(const char *folder, const char *merge, unsigned id)
     tms_buf_printf(&buf,
                    "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [{\"id\": %u, "
                    "\"content\": \"<|endoftext|>\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
-                   "\"normalized\": false, \"special\": true}], \"normalizer\": {\"type\": \"NFC\"}, ", id);
+                   "\"normalized\": false, \"special\": true}], \"normalizer\": {\"type\": \"NFC\"}, ",
+                   id);
     tms_buf_text(&buf,
                  "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": "
                  "{\"Regex\": \"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "
@@ -308,7 +309,8 @@ static void cut_weights(const char *path, double part)
     struct tms_buf buf = {0};
     uint64_t size;
     for (size_t i = 0; i < N_WEIGHTS; i++)
-        plan[i] = (struct tms_st_plan_tensor){.name = weights[i].name, .type = TMS_BF16,
+        plan[i] = (struct tms_st_plan_tensor){.name = weights[i].name,
+                                              .type = TMS_BF16,
                                               .n_dims = weights[i].cols ? 2 : 1,
                                               .shape = {weights[i].rows, weights[i].cols}};
     if (tms_st_layout(plan, N_WEIGHTS, 0, &buf, &size, NULL) != TMS_OK) abort();
@@ -344,11 +346,11 @@ static void weight_files(void)
     corpus_expect(folder, "check", 2, "'model.norm.weight'");
     corpus_expect(folder, "convert", 2, "'model.norm.weight' is missing");
     good("fp8-without-scales");
-    write_config(folder, "quantization_config",
-                 "{\"quant_method\": \"fp8\", \"weight_block_size\": [128, 128]}");
+    write_config(folder, "quantization_config", "{\"quant_method\": \"fp8\", \"weight_block_size\": [128, 128]}");
     corpus_write_safetensors(in("model.safetensors"),
                              "{\"model.layers.0.mlp.up_proj.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[64,32],"
-                             "\"data_offsets\":[0,2048]}}", 2048);
+                             "\"data_offsets\":[0,2048]}}",
+                             2048);
     corpus_refused(folder, "its scales 'model.layers.0.mlp.up_proj.weight_scale_inv' are missing");
     good("only-pickles");
     corpus_remove(in("model.safetensors"));

@@ -12,7 +12,10 @@ static const struct {
     size_t n;
     const char *fragment;
 } others[] = {
-#define OTHER(path, bytes, fragment) {path, bytes, sizeof bytes - 1, fragment}
+#define OTHER(path, bytes, fragment)                                                                                   \
+    {                                                                                                                  \
+        path, bytes, sizeof bytes - 1, fragment                                                                        \
+    }
     OTHER("st/empty.safetensors", "", "it has 0 bytes"),
     OTHER("st/seven-bytes.safetensors", "\2\0\0\0\0\0\0", "it has 7 bytes"),
     OTHER("st/lfs-pointer.safetensors",
@@ -45,7 +48,8 @@ static const struct {
     {"st/json-behind.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}]", 1, "header"},
     {"st/name-twice.safetensors",
      "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-     "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, "duplicate"},
+     "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+     2, "duplicate"},
     {"st/name-with-nul.safetensors", "{\"a\\u0000\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
      "NUL"},
     {"st/name-half-surrogate.safetensors", "{\"\\ud800\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
@@ -74,10 +78,12 @@ static const struct {
      "do not match F32 [2, 2]"},
     {"st/hole.safetensors",
      "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-     "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3, "hole"},
+     "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+     3, "hole"},
     {"st/overlap.safetensors",
      "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-     "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3, "inside tensor 'a'"},
+     "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
+     3, "inside tensor 'a'"},
     {"st/data-cut.safetensors", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 15, "cut short"},
     {"st/data-behind.safetensors", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 20,
      "belong to no tensor"},
@@ -106,7 +112,8 @@ void corpus_safetensors(void)
     corpus_write_safetensors("st/good.safetensors",
                              "{\"__metadata__\":{\"format\":\"pt\"},"
                              "\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
-                             "\"b\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[16,18]}}", 18);
+                             "\"b\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[16,18]}}",
+                             18);
     corpus_expect("st/good.safetensors", "inspect", 0, "");
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         corpus_write(others[i].path, others[i].bytes, others[i].n);

@@ -1,8 +1,8 @@
 """tamis writes, tensor by tensor, the bytes and types that llama-quantize writes.
 
-Three files per model and type: llama-quantize from the float32 GGUF file, tamis from the same file, and tamis straight from
-the Hugging Face folder. Both of tamis's must have llama-quantize's tensors. A type that llama-quantize refuses (q2_k_s
-without importance weights) tamis must refuse too.
+Both read the same GGUF files of four types, the Q8_0 one with --allow-requantize; tamis also goes straight from the Hugging
+Face folder, which must give what llama-quantize gives from the float32 file. 'pure' stands for --pure. A type that
+llama-quantize refuses (q2_k_s without importance weights) tamis must refuse too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from pathlib import Path
 
 from common import MODELS, TYPES, Context, Refused, Table, first_difference, read_gguf, run, start
 
+SOURCES = {"f32": [], "f16": [], "bf16": [], "q8_0": ["--allow-requantize"]}
+PURE = ["q4_k_m pure", "q5_0 pure"]
 
-def attempt(out: Path, action) -> tuple[dict | None, str]:
-    """The tensors of the file that the action writes, or None and why there is none."""
+
+def attempt(out: Path, *command: object) -> tuple[dict | None, str]:
+    """The tensors of the file that the command writes, or None and why there is none."""
+    out.unlink(missing_ok=True)
     try:
-        action()
+        run(*command)
         return read_gguf(out)[1], ""
     except Refused as refusal:
         return None, str(refusal)
@@ -24,40 +28,44 @@ def attempt(out: Path, action) -> tuple[dict | None, str]:
 
 def verdict(ours: dict | None, why: str, theirs: dict | None) -> tuple[bool, str]:
     if theirs is None:
-        return ours is None, "refused too" if ours is None else "llama-quantize refuses, tamis does not"
+        return ours is None, "both refuse" if ours is None else "llama-quantize refuses, tamis does not"
     if ours is None:
         return False, why
     difference = first_difference(ours, theirs)
     return difference is None, difference or "equal"
 
 
-def check(context: Context, table: Table, model: str, f32: Path, kind: str) -> None:
-    folder = context.model(model)
-    outs = [context.work / f"{folder.name}.{kind}.{who}.gguf" for who in ("peer", "file", "folder")]
-    theirs, _ = attempt(outs[0], lambda: run(context.peer("llama-quantize"), f32, outs[0], kind.upper(), 2))
-    from_file, why_file = attempt(outs[1], lambda: context.tamis("quantize", f32, "--to", kind, "-o", outs[1]))
-    from_folder, why_folder = attempt(outs[2], lambda: context.tamis("quantize", folder, "--to", kind, "-o", outs[2]))
-    good_file, note_file = verdict(from_file, why_file, theirs)
-    good_folder, note_folder = verdict(from_folder, why_folder, theirs)
-    table.add(good_file and good_folder, folder.name, kind, len(theirs or {}), note_file, note_folder)
-    if not context.options.keep:
-        for out in outs:
-            out.unlink(missing_ok=True)
+def check(context: Context, table: Table, folder: Path, sources: dict[str, Path], kind: str) -> None:
+    out = context.work / "out.gguf"
+    name, *pure = kind.split()
+    flags = [f"--{flag}" for flag in pure]
+    results, good = [], True
+    for source, path in sources.items():
+        extra = flags + SOURCES[source]
+        theirs, _ = attempt(out, context.peer("llama-quantize"), *extra, path, out, name.upper(), 2)
+        starts = [path, folder] if source == "f32" else [path]
+        for begin in starts:
+            ours, why = attempt(out, context.options.tamis, "quantize", begin, "--to", name, "-o", out, *extra)
+            same, note = verdict(ours, why, theirs)
+            good = good and same
+            results.append(note)
+    table.add(good, folder.name, kind, *results)
 
 
 def main() -> int:
     context = start(__doc__, MODELS)
-    table = Table(("model", "type", "tensors", "tamis from the GGUF file", "tamis from the folder"))
+    table = Table(("model", "type", "from f32", "from the folder", "from f16", "from bf16", "from q8_0"))
     for model in context.models():
         folder = context.model(model)
-        f32 = context.work / f"{folder.name}.f32.source.gguf"
+        sources = {source: context.work / f"{folder.name}.{source}.gguf" for source in SOURCES}
         try:
-            context.tamis("convert", folder, "--outtype", "f32", "-o", f32)
+            for source, path in sources.items():
+                context.tamis("convert", folder, "--outtype", source, "-o", path)
         except Refused as refusal:
-            table.add(False, folder.name, "", "", "", f"convert: {refusal}")
+            table.add(False, folder.name, "", "", "", "", "", f"convert: {refusal}")
             continue
-        for kind in context.options.types or TYPES:
-            check(context, table, model, f32, kind)
+        for kind in context.options.types or TYPES + PURE:
+            check(context, table, folder, sources, kind)
     return table.finish("tamis and llama-quantize write the same tensors")
 
 

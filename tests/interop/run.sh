@@ -90,7 +90,7 @@ fi
 failed=()
 for program in "${programs[@]}"; do
   [ -f "$here/$program.py" ] || { echo "run.sh: no program $program" >&2; exit 1; }
-  LLAMA_CPP_LIB_PATH=$build/bin "$python" "$here/$program.py" --tamis "$tamis" --peers "$scratch" "$@" || failed+=("$program")
+  LLAMA_CPP_LIB_PATH=$build/bin "$python" -B "$here/$program.py" --tamis "$tamis" --peers "$scratch" "$@" || failed+=("$program")
 done
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\nFAILED: %s\n' "${failed[*]}"

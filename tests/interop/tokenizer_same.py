@@ -46,7 +46,7 @@ def check(context: Context, table: Table, model: str) -> None:
         our_keys, our_tensors = read_gguf(ours)
         their_keys, their_tensors = read_gguf(theirs)
     except Refused as refusal:
-        table.add(False, folder.name, "", "", "", "", refusal)
+        table.add(False, folder.name, "", "", "", "", "", refusal)
         return
     tokenizer = keys_problem(part(our_keys, True), part(their_keys, True))
     others = keys_problem(part(our_keys, False), part(their_keys, False))
@@ -54,14 +54,15 @@ def check(context: Context, table: Table, model: str) -> None:
     if not tensors and list(our_tensors) != list(their_tensors):
         tensors = "tensors stand in another order"
     n_tokens = len(their_keys["tokenizer.ggml.tokens"][1])
+    whole = "same bytes" if ours.read_bytes() == theirs.read_bytes() else "differs"  # may, by the free keys
     say = {True: "differ", False: "equal"}
-    table.add(not (tokenizer or others or tensors), folder.name, n_tokens, say[bool(tokenizer)], say[bool(others)], say[bool(tensors)],
+    table.add(not (tokenizer or others or tensors), folder.name, n_tokens, say[bool(tokenizer)], say[bool(others)], say[bool(tensors)], whole,
               "; ".join(text for text in (tokenizer, others, tensors) if text))
 
 
 def main() -> int:
     context = start(__doc__, MODELS)
-    table = Table(("model", "tokens", "tokenizer keys", "other keys", "tensors", "first difference"))
+    table = Table(("model", "tokens", "tokenizer keys", "other keys", "tensors", "whole file", "first difference"))
     for model in context.models():
         check(context, table, model)
     return table.finish("tamis converts as llama.cpp does")

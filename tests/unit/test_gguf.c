@@ -239,7 +239,11 @@ static void gguf_reader_rejects_bad_arrays(void **state)
 {
     (void)state;
     struct tms_buf b = {0};
-    static const struct { uint32_t type; uint64_t count; const char *fragment; } cases[] = {
+    static const struct {
+        uint32_t type;
+        uint64_t count;
+        const char *fragment;
+    } cases[] = {
         {TMS_KV_ARRAY, 1, "array of arrays"},
         {TMS_KV_TYPES, 1, "unknown type 13"},
         {TMS_KV_U8, UINT64_C(1) << 31, "an array of 2147483648 elements"},
@@ -287,8 +291,10 @@ static void gguf_reader_rejects_bad_tensor_names(void **state)
     (void)state;
     struct tms_buf b = {0};
     static const char x64[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
-    static const struct { const char *name; const char *fragment; } cases[] = {
-        {"", "tensor 1 of 1"}, {x64, "64 bytes"}, {"a\tb", "control characters"}, {"\xc0\x80", "UTF-8"}};
+    static const struct {
+        const char *name;
+        const char *fragment;
+    } cases[] = {{"", "tensor 1 of 1"}, {x64, "64 bytes"}, {"a\tb", "control characters"}, {"\xc0\x80", "UTF-8"}};
     for (size_t i = 0; i < 4; i++) {
         begin(&b, 3, 1, 0);
         info(&b, cases[i].name, 1, 1, 0, TMS_F32, 0);
@@ -315,7 +321,12 @@ static void gguf_reader_rejects_duplicate_tensor_names(void **state)
 static void gguf_reader_rejects_bad_shapes_and_types(void **state)
 {
     (void)state;
-    static const struct { uint32_t n_dims; uint64_t ne0, ne1; uint32_t type; const char *fragment; } cases[] = {
+    static const struct {
+        uint32_t n_dims;
+        uint64_t ne0, ne1;
+        uint32_t type;
+        const char *fragment;
+    } cases[] = {
         {0, 0, 0, TMS_F32, "0 dimensions"},
         {5, 1, 1, TMS_F32, "5 dimensions"},
         {2, 0, 1, TMS_F32, "dimension of length 0"},
@@ -325,7 +336,7 @@ static void gguf_reader_rejects_bad_shapes_and_types(void **state)
         {2, UINT64_C(1) << 31, UINT64_C(1) << 32, TMS_I8, "overflows"},
         {2, UINT64_C(1) << 30, UINT64_C(1) << 32, TMS_F32, "size that overflows"},
         {2, 255, 2, TMS_Q4_K, "q4_k [255, 2], has rows that are no multiple"},
-        {1, 1, 0, 4, "type 4"},     /* Q4_2, removed from ggml */
+        {1, 1, 0, 4, "type 4"}, /* Q4_2, removed from ggml */
         {1, 1, 0, 43, "type 43"},
         {1, 1, 0, TMS_U8, "type 101"}, /* tamis's own id, not one of files */
         {1, 1, 0, 0xffffffff, "type 4294967295"},
@@ -610,13 +621,13 @@ static void gguf_layout_rejects_what_no_file_can_hold(void **state)
     struct tms_kvs kvs = {0};
     struct tms_buf header = {0};
     uint64_t size = 77;
-#define rejects(fragment, ...)                                                                        \
-    do {                                                                                              \
-        struct tms_gguf_plan_tensor plan[] = {__VA_ARGS__};                                           \
+#define rejects(fragment, ...)                                                                                         \
+    do {                                                                                                               \
+        struct tms_gguf_plan_tensor plan[] = {__VA_ARGS__};                                                            \
         assert_int_equal(tms_gguf_layout(&kvs, plan, sizeof plan / sizeof plan[0], &header, &size, &err), TMS_EUSAGE); \
-        assert_non_null(strstr(err.message, fragment));                                               \
-        assert_null(header.data);                                                                     \
-        assert_int_equal(size, 77);                                                                   \
+        assert_non_null(strstr(err.message, fragment));                                                                \
+        assert_null(header.data);                                                                                      \
+        assert_int_equal(size, 77);                                                                                    \
     } while (0)
     rejects("twice", {.name = "a", .type = TMS_F32, .n_dims = 1, .ne = {1}},
             {.name = "a", .type = TMS_F32, .n_dims = 1, .ne = {1}});
@@ -656,7 +667,7 @@ static void gguf_layout_gives_the_metadata_of_real_files(void **state)
         assert_int_equal(gguf->n_tensors, 0);
         assert_ok(tms_gguf_layout(&gguf->kvs, NULL, 0, &header, &size, &err), err);
         uint8_t *bytes = read_whole(path, &n);
-        assert_true(n <= size && n + gguf->alignment > size); /* some of them end without the padding */
+        assert_true(n <= size && n + gguf->alignment > size);       /* some of them end without the padding */
         assert_same_bytes(header.data + 8, bytes + 8, n - 8, name); /* but for the version */
         free(bytes);
         tms_buf_free(&header);

@@ -56,18 +56,15 @@ static void kvs_integers_of_every_type_read_as_u64(void **state)
     struct tms_kvs kvs = {0};
     uint64_t v;
     static const uint8_t bytes[8] = {0x87, 0x65, 0x43, 0x21, 0, 0, 0, 0x80};
-    static const struct { enum tms_kv_type type; bool fine; uint64_t value; } cases[] = {
-        {TMS_KV_U8, true, 0x87},
-        {TMS_KV_I8, false, 0},
-        {TMS_KV_U16, true, 0x6587},
-        {TMS_KV_I16, true, 0x6587},
-        {TMS_KV_U32, true, 0x21436587},
-        {TMS_KV_I32, true, 0x21436587},
-        {TMS_KV_F32, false, 0},
-        {TMS_KV_BOOL, true, 1},
-        {TMS_KV_U64, true, UINT64_C(0x8000000021436587)},
-        {TMS_KV_I64, false, 0},
-        {TMS_KV_F64, false, 0},
+    static const struct {
+        enum tms_kv_type type;
+        bool fine;
+        uint64_t value;
+    } cases[] = {
+        {TMS_KV_U8, true, 0x87},    {TMS_KV_I8, false, 0},          {TMS_KV_U16, true, 0x6587},
+        {TMS_KV_I16, true, 0x6587}, {TMS_KV_U32, true, 0x21436587}, {TMS_KV_I32, true, 0x21436587},
+        {TMS_KV_F32, false, 0},     {TMS_KV_BOOL, true, 1},         {TMS_KV_U64, true, UINT64_C(0x8000000021436587)},
+        {TMS_KV_I64, false, 0},     {TMS_KV_F64, false, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         tms_kvs_set(&kvs, "x", cases[i].type, bytes, tms_kv_type_bytes(cases[i].type));
@@ -119,11 +116,21 @@ static void kvs_serialize_as_the_specification_lays_them_out(void **state)
     tms_kv_put_string(&elements, "", 0);
     tms_kvs_set_array(&kvs, "t", TMS_KV_STRING, 2, elements.data, elements.n);
     tms_kvs_serialize(&kvs, &got);
-    static const char want[] = "\1\0\0\0\0\0\0\0n" "\2\0\0\0" "\2\1"
-                               "\1\0\0\0\0\0\0\0b" "\7\0\0\0" "\1"
-                               "\1\0\0\0\0\0\0\0s" "\10\0\0\0" "\2\0\0\0\0\0\0\0xy"
-                               "\1\0\0\0\0\0\0\0t" "\11\0\0\0" "\10\0\0\0" "\2\0\0\0\0\0\0\0"
-                               "\1\0\0\0\0\0\0\0a" "\0\0\0\0\0\0\0\0";
+    static const char want[] = "\1\0\0\0\0\0\0\0n"
+                               "\2\0\0\0"
+                               "\2\1"
+                               "\1\0\0\0\0\0\0\0b"
+                               "\7\0\0\0"
+                               "\1"
+                               "\1\0\0\0\0\0\0\0s"
+                               "\10\0\0\0"
+                               "\2\0\0\0\0\0\0\0xy"
+                               "\1\0\0\0\0\0\0\0t"
+                               "\11\0\0\0"
+                               "\10\0\0\0"
+                               "\2\0\0\0\0\0\0\0"
+                               "\1\0\0\0\0\0\0\0a"
+                               "\0\0\0\0\0\0\0\0";
     assert_int_equal(got.n, sizeof want - 1);
     assert_same_bytes(got.data, want, got.n, "serialized keys");
     tms_buf_free(&got);

@@ -1,6 +1,6 @@
 /* Memory that runs out: every allocation of the readers and layouts fails once, in turn. Each must end in TMS_EIO,
- * leave the out-parameters alone, and leak nothing (which the sanitizer build sees). The linker sends the allocating calls
- * of the library here (tests/CMakeLists.txt); jansson is told by its own hook. */
+ * leave the out-parameters alone, and leak nothing (which the sanitizer build sees). The linker sends the allocating
+ * calls of the library here (tests/CMakeLists.txt); jansson is told by its own hook. */
 #include "support.h"
 
 #include <jansson.h>

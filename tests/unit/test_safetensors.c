@@ -46,10 +46,11 @@ static void refuses_at(const char *path, const char *fragment, int line)
 static void safetensors_reader_reads_tensors_in_the_order_of_their_data(void **state)
 {
     (void)state;
-    struct tms_safetensors *st = open_fine(file_with(
-        "{\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[8,20]},"
-        "\"__metadata__\":{\"z\":\"1\",\"format\":\"pt\"},"
-        "\"a\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]}}  ", 20));
+    struct tms_safetensors *st =
+        open_fine(file_with("{\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[8,20]},"
+                            "\"__metadata__\":{\"z\":\"1\",\"format\":\"pt\"},"
+                            "\"a\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[0,8]}}  ",
+                            20));
     assert_int_equal(st->n_tensors, 2);
     assert_string_equal(st->tensors[0].name, "a");
     assert_int_equal(st->tensors[0].type, TMS_I64);
@@ -70,10 +71,10 @@ static void safetensors_reader_reads_tensors_in_the_order_of_their_data(void **s
 static void safetensors_reader_finds_tensors_by_name(void **state)
 {
     (void)state;
-    struct tms_safetensors *st = open_fine(file_with(
-        "{\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-        "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]},"
-        "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3));
+    struct tms_safetensors *st = open_fine(file_with("{\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+                                                     "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]},"
+                                                     "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+                                                     3));
     assert_ptr_equal(tms_safetensors_find(st, "a"), &st->tensors[1]);
     assert_ptr_equal(tms_safetensors_find(st, "b"), &st->tensors[2]);
     assert_ptr_equal(tms_safetensors_find(st, "c"), &st->tensors[0]);
@@ -85,8 +86,8 @@ static void safetensors_reader_finds_tensors_by_name(void **state)
 static void safetensors_reader_reads_escaped_names(void **state)
 {
     (void)state;
-    struct tms_safetensors *st = open_fine(file_with(
-        "{\"\\u0061\\u00e9\\ud83d\\ude00\\n\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1));
+    struct tms_safetensors *st = open_fine(
+        file_with("{\"\\u0061\\u00e9\\ud83d\\ude00\\n\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1));
     assert_string_equal(st->tensors[0].name, "a\xc3\xa9\xf0\x9f\x98\x80\n");
     tms_safetensors_close(st);
 }
@@ -94,10 +95,13 @@ static void safetensors_reader_reads_escaped_names(void **state)
 static void safetensors_reader_reads_every_dtype(void **state)
 {
     (void)state;
-    static const struct { const char *name; unsigned bits; } dtypes[] = {
-        {"BOOL", 8}, {"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8}, {"I8", 8}, {"F8_E5M2", 8}, {"F8_E4M3", 8},
-        {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16}, {"BF16", 16},
-        {"I32", 32}, {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64}, {"I64", 64}, {"U64", 64}};
+    static const struct {
+        const char *name;
+        unsigned bits;
+    } dtypes[] = {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+                  {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+                  {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+                  {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
         char header[200];
         unsigned bytes = 4 * dtypes[i].bits / 8;
@@ -114,10 +118,10 @@ static void safetensors_reader_reads_every_dtype(void **state)
 static void safetensors_reader_accepts_empty_tensors(void **state)
 {
     (void)state;
-    struct tms_safetensors *st = open_fine(file_with(
-        "{\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-        "\"x\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},"
-        "\"z\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}", 4));
+    struct tms_safetensors *st = open_fine(file_with("{\"y\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+                                                     "\"x\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},"
+                                                     "\"z\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}",
+                                                     4));
     assert_string_equal(st->tensors[0].name, "x");
     assert_int_equal(st->tensors[0].n_elems, 0);
     assert_string_equal(st->tensors[2].name, "z");
@@ -171,7 +175,9 @@ static void safetensors_reader_rejects_duplicate_names(void **state)
 {
     (void)state;
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                      "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2), "duplicate");
+                      "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
+                      2),
+            "duplicate");
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1),
             "duplicate");
 }
@@ -219,7 +225,8 @@ static void safetensors_reader_rejects_hole_between_tensors(void **state)
 {
     (void)state;
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                      "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}", 3),
+                      "\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[2,3]}}",
+                      3),
             "tensor 'b' begins at byte 2");
     refuses(file_with("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2), "hole");
 }
@@ -228,7 +235,9 @@ static void safetensors_reader_rejects_overlapping_tensors(void **state)
 {
     (void)state;
     refuses(file_with("{\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]},"
-                      "\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 3), "inside tensor 'a'");
+                      "\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+                      3),
+            "inside tensor 'a'");
 }
 
 static void safetensors_reader_rejects_file_that_does_not_end_with_its_data(void **state)
@@ -331,13 +340,13 @@ static void safetensors_layout_rejects_what_no_file_can_hold(void **state)
     (void)state;
     struct tms_buf header = {0};
     uint64_t size = 77;
-#define rejects(fragment, ...)                                                                        \
-    do {                                                                                              \
-        struct tms_st_plan_tensor plan[] = {__VA_ARGS__};                                             \
-        assert_int_equal(tms_st_layout(plan, sizeof plan / sizeof plan[0], 0, &header, &size, &err), TMS_EUSAGE); \
-        assert_non_null(strstr(err.message, fragment));                                               \
-        assert_null(header.data);                                                                     \
-        assert_int_equal(size, 77);                                                                   \
+#define rejects(fragment, ...)                                                                                         \
+    do {                                                                                                               \
+        struct tms_st_plan_tensor plan[] = {__VA_ARGS__};                                                              \
+        assert_int_equal(tms_st_layout(plan, sizeof plan / sizeof plan[0], 0, &header, &size, &err), TMS_EUSAGE);      \
+        assert_non_null(strstr(err.message, fragment));                                                                \
+        assert_null(header.data);                                                                                      \
+        assert_int_equal(size, 77);                                                                                    \
     } while (0)
     rejects("twice", {.name = "a", .type = TMS_U8}, {.name = "b", .type = TMS_U8}, {.name = "a", .type = TMS_F32});
     rejects("__metadata__", {.name = "__metadata__", .type = TMS_U8});
@@ -398,9 +407,16 @@ static void replans_to_the_same_header(const char *name)
 static void safetensors_layout_gives_the_headers_that_transformers_wrote(void **state)
 {
     (void)state;
-    static const char *const names[] = {"llama31/model", "llama2/model", "llama_bias/model", "mistral/model",
-                                        "qwen2_tied/model", "qwen2_untied/model", "qwen2_sharded/model-00001-of-00002",
-                                        "qwen2_sharded/model-00002-of-00002", "qwen3/model", "qwen3_yarn/model"};
+    static const char *const names[] = {"llama31/model",
+                                        "llama2/model",
+                                        "llama_bias/model",
+                                        "mistral/model",
+                                        "qwen2_tied/model",
+                                        "qwen2_untied/model",
+                                        "qwen2_sharded/model-00001-of-00002",
+                                        "qwen2_sharded/model-00002-of-00002",
+                                        "qwen3/model",
+                                        "qwen3_yarn/model"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char name[100];
         snprintf(name, sizeof name, "arch/%s.safetensors", names[i]);
@@ -412,7 +428,7 @@ static void safetensors_layout_gives_the_headers_that_bitsandbytes_models_have(v
 {
     (void)state;
     static const char *const names[] = {"qwen2-tied-int8", "qwen2-nf4-dq", "qwen2-fp4", "qwen2-int8",
-                                        "qwen2-tied", "qwen2", "qwen2-nf4", "qwen2-tied-nf4-dq"};
+                                        "qwen2-tied",      "qwen2",        "qwen2-nf4", "qwen2-tied-nf4-dq"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char name[100];
         snprintf(name, sizeof name, "hf/bnb/folders/%s/model.safetensors", names[i]);

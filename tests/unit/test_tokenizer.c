@@ -603,14 +603,14 @@ static void pre_tokenizers_are_known_by_their_steps(void **state)
                                                                                "digits\":"
                                                                                "true}," BYTES),
         false, "x", "deepseek-llm");
-    assert_pre(STEPS(REGEX(
-                   "\\\\p{N}{1,3}") "," REGEX("[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-"
-                                              "\xe3\x83\xbf]+") "," REGEX("[!\\\"#$%&'()*+,\\\\-./"
-                                                                          ":;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|["
-                                                                          "^\\\\r\\\\n\\\\p{L}\\\\p{P}\\\\p{S}]"
-                                                                          "?[\\\\p{L}\\\\p{M}]+| "
-                                                                          "?[\\\\p{P}\\\\p{S}]+[\\r\\n]*|\\\\s*[\\r\\n]"
-                                                                          "+|\\\\s+(?!\\\\S)|\\\\s+") "," BYTES),
+    assert_pre(STEPS(REGEX("\\\\p{N}{1,3}") "," REGEX(
+                   "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-"
+                   "\xe3\x83\xbf]+") "," REGEX("[!\\\"#$%&'()*+,\\\\-./"
+                                               ":;<=>?@\\\\[\\\\\\\\\\\\]^_`{|}~][A-Za-z]+|["
+                                               "^\\\\r\\\\n\\\\p{L}\\\\p{P}\\\\p{S}]"
+                                               "?[\\\\p{L}\\\\p{M}]+| "
+                                               "?[\\\\p{P}\\\\p{S}]+[\\r\\n]*|\\\\s*[\\r\\n]"
+                                               "+|\\\\s+(?!\\\\S)|\\\\s+") "," BYTES),
                false, "x", "deepseek-v3");
     assert_pre(STEPS(REGEX(HEAD "\\\\p{N}{1,4}" REST) "," BYTES), false, "x", NULL);
     assert_pre(STEPS(REGEX(HEAD "\\\\p{N}" REST) ",{\"type\":\"Whitespace\"}," BYTES), false, "x", NULL);
