@@ -38,7 +38,7 @@ headers() {
 
 for target in "$build"/fuzz_*; do
     name=$(basename "$target")
-    [ -x "$target" ] && [ -f "$target" ] && [ "$name" != fuzz_seeds ] || continue
+    if [ ! -x "$target" ] || [ ! -f "$target" ] || [ "$name" = fuzz_seeds ]; then continue; fi
     case $name in
     fuzz_safetensors) seed "$name" "$seeds/corpus/st" "$seeds/corpus/hf/good"; headers "$name" ;;
     fuzz_gguf) seed "$name" "$seeds/corpus/gguf" ;;

@@ -44,7 +44,7 @@ while IFS=$tab read -r path command code fragment; do
     [ "$code" -eq 0 ] && continue
     case $command in
     convert | quantize)
-        if [ -e "$output" ] || ls "$work" | grep -q partial; then complain "left an output behind"; fi ;;
+        if [ -e "$output" ] || [ -e "$output.tamis-partial" ]; then complain "left an output behind"; fi ;;
     esac
     if [ "$command" = check ]; then
         cat "$work/err" "$work/out" > "$work/text"

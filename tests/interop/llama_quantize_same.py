@@ -30,7 +30,7 @@ def verdict(ours: dict | None, why: str, theirs: dict | None) -> tuple[bool, str
     if theirs is None:
         return ours is None, "both refuse" if ours is None else "llama-quantize refuses, tamis does not"
     if ours is None:
-        return False, why
+        return False, why[:70]
     difference = first_difference(ours, theirs)
     return difference is None, difference or "equal"
 
