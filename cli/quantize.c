@@ -29,8 +29,8 @@ static void print_table(const struct job *job, const struct tms_result *results,
     uint64_t total = 0;
     size_t n = job->options.n_types;
     bool dry = job->options.dry_run;
-    const char *const headings[] = {"type",   "written to", "size", "bits/weight", "rms error",
-                                    "of rms", "seconds",    "MB/s", "peak memory"};
+    const char *const headings[] = {"type",     "written to", "size", "bits/weight", "rms error",
+                                    "relative", "seconds",    "MB/s", "peak memory"};
     table_begin(&t, "llrrrrrrr");
     for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) table_cell(&t, "%s", headings[i]);
     for (size_t i = 0; i < n; i++) {

@@ -89,7 +89,7 @@ tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t
         status = fail_errno(err, o->path, "cannot be created");
         goto done;
     }
-    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         status = tms_fail(err, TMS_EIO, "%s: another tamis is writing it", o->partial);
         close(o->fd);
         o->fd = -1; /* not ours to remove */
@@ -225,7 +225,7 @@ tms_status tms_output_dir_create(struct tms_output_dir **out, const char *path, 
         status = fail_errno(err, d->partial, "cannot be opened");
         goto done;
     }
-    if (flock(d->lock, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(d->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         status = tms_fail(err, TMS_EIO, "%s: another tamis is writing it", d->partial);
         close(d->lock);
         d->lock = -1;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 
 #define INDEX_NAME  "model.safetensors.index.json"
 #define INDEX_LIMIT (256u << 20) /* bytes; DeepSeek-V3's index has 9 MB */
@@ -28,12 +29,6 @@ static tms_status problem(const struct opening *o, tms_status status, const stru
     }
     if (o->err) *o->err = *what;
     return status;
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -65,7 +60,7 @@ static tms_status list_safetensors(const char *dir, char ***out, size_t *out_n, 
     DIR *d = opendir(dir);
     if (!d) return tms_fail(err, TMS_EIO, "%s: cannot be listed: %s", dir, strerror(errno));
     for (struct dirent *entry; status == TMS_OK && (entry = readdir(d));)
-        if (entry->d_name[0] != '.' && ends_with(entry->d_name, ".safetensors"))
+        if (entry->d_name[0] != '.' && tms_ends_with(entry->d_name, ".safetensors"))
             status = add_name(&names, &n, &cap, entry->d_name, err);
     closedir(d);
     if (status != TMS_OK) {

@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/numbers.h"
 #include "base/threads.h"
+#include "base/clock.h"
 #include "model/source.h"
 #include "model/tokenizer.h"
 
@@ -226,13 +226,6 @@ struct scan {
     double last_report;
 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static tms_status scan_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
 {
     struct scan *scan = ctx;
@@ -254,8 +247,8 @@ static tms_status scan_job(void *ctx, size_t index, unsigned worker, struct tms_
     }
     unsigned long long bytes = tms_codec_bytes(tms_codec(t->type), job->n);
     unsigned long long done = atomic_fetch_add(&scan->bytes_done, bytes) + bytes;
-    if (worker == 0 && options->progress && (now() - scan->last_report > 0.1 || done == scan->bytes_total)) {
-        scan->last_report = now();
+    if (worker == 0 && options->progress && (tms_seconds() - scan->last_report > 0.1 || done == scan->bytes_total)) {
+        scan->last_report = tms_seconds();
         struct tms_progress progress = {"checking", done, scan->bytes_total};
         options->progress(options->progress_ctx, &progress);
     }

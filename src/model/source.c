@@ -6,14 +6,9 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 
 #define CONFIG_LIMIT (64u << 20) /* bytes of a config.json */
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
 
 static void set_rows(struct tms_tensor *t)
 {
@@ -146,7 +141,7 @@ static tms_status pair_fp8_scales(struct tms_source *s, struct tms_error *err)
     for (size_t i = 0; i < s->n_tensors; i++) {
         struct tms_tensor *t = &s->tensors[i];
         char name[TMS_ST_MAX_NAME + 16];
-        if (t->type != TMS_F8_E4M3 || !ends_with(t->name, ".weight")) continue;
+        if (t->type != TMS_F8_E4M3 || !tms_ends_with(t->name, ".weight")) continue;
         snprintf(name, sizeof name, "%s_scale_inv", t->name);
         const struct tms_tensor *found = tms_source_find(s, name);
         const char *file = s->files[t->file]->path;
@@ -179,7 +174,7 @@ static tms_status mark_bnb_parts(struct tms_source *s, struct tms_error *err)
     for (size_t i = 0; i < s->n_tensors; i++) {
         struct tms_tensor *t = &s->tensors[i];
         const char *state = strstr(t->name, ".quant_state.bitsandbytes__");
-        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) t->is_scale |= ends_with(t->name, parts[k]);
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) t->is_scale |= tms_ends_with(t->name, parts[k]);
         if (!state) continue;
         t->is_scale = true;
         char text[1024], name[TMS_ST_MAX_NAME + 1];
@@ -288,13 +283,13 @@ tms_status tms_source_open(struct tms_source **out, const char *path, tms_report
         status = tms_fail_memory(err, strlen(path));
     } else if (!tms_path_exists(path)) {
         status = tms_fail(err, TMS_EINPUT, "%s: no such file or folder", path);
-    } else if (tms_path_is_dir(path) || ends_with(path, ".safetensors")) {
+    } else if (tms_path_is_dir(path) || tms_ends_with(path, ".safetensors")) {
         s->kind = TMS_SOURCE_HF;
         status = open_hf(s, report, report_ctx, err);
-    } else if (ends_with(path, ".gguf") || has_gguf_magic(path)) {
+    } else if (tms_ends_with(path, ".gguf") || has_gguf_magic(path)) {
         s->kind = TMS_SOURCE_GGUF;
         status = open_gguf(s, err);
-    } else if (ends_with(path, ".json")) {
+    } else if (tms_ends_with(path, ".json")) {
         s->kind = TMS_SOURCE_CONFIG;
         status = load_config(s, path, err);
         if (status == TMS_OK) status = invent_tensors(s, err);

@@ -32,7 +32,6 @@ struct tms_file_type {
     const char *name;        /* as in file names and general use: "Q4_K_M" */
     const char *alias;       /* another accepted name, or NULL */
     enum tms_type type;      /* of most tensors */
-    bool needs_weights;      /* llama-quantize refuses it without importance weights */
     const char *explanation; /* for `tamis types` */
 };
 

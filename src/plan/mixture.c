@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 enum kind {
     K_OUTPUT,
     K_TOKEN_EMBD,
@@ -32,12 +34,6 @@ struct rules {
 static bool contains(const char *name, const char *part)
 {
     return strstr(name, part) != NULL;
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
 }
 
 static enum kind kind_of(const char *name)
@@ -94,11 +90,16 @@ bool tms_mixture_quantizes(const char *name, uint32_t n_dims)
         "a.rvq.codebook",
         "mm.a.code_embd",
     };
-    if (n_dims < 2 || !ends_with(name, "weight")) return false;
+    if (n_dims < 2 || !tms_ends_with(name, "weight")) return false;
     if (strcmp(name, "position_embd.weight") == 0 || strcmp(name, "token_types.weight") == 0) return false;
     for (size_t i = 0; i < sizeof never / sizeof *never; i++)
         if (contains(name, never[i])) return false;
     return true;
+}
+
+bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type)
+{
+    return ftype->id == TMS_FTYPE_Q2_K_S && type == TMS_Q2_K && strcmp(name, "token_embd.weight") != 0;
 }
 
 /* N of "blk.N.…", or -1. */

@@ -27,6 +27,9 @@ struct tms_mixture_tensor {
 /* True for tensors that llama-quantize quantizes at all: two or more dimensions, a weight, no norm, no router. */
 bool tms_mixture_quantizes(const char *name, uint32_t n_dims);
 
+/* True if llama-quantize will not give this type to this tensor without importance weights. */
+bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type);
+
 /* Order in which llama-quantize treats and writes tensors: by layer number (-1 if none), then by name. */
 int tms_mixture_compare_names(const char *a, const char *b);
 

@@ -18,15 +18,10 @@
 
 #include "base/json.h"
 #include "base/json_edit.h"
+#include "base/text.h"
 
 #define DEFAULT_SHARD  50000000000u               /* bytes: transformers 5 */
 #define LONGEST_OFFSET "-1.2345678901234567e-123" /* no f32's repr is longer */
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
 
 /* Modules that are no nn.Linear, or that transformers leaves alone, by parts of their names. */
 static bool is_linear(const char *name, uint32_t n_dims)
@@ -47,7 +42,7 @@ static bool is_linear(const char *name, uint32_t n_dims)
         "block_sparse_moe.gate.weight",
         "router",
     };
-    if (n_dims != 2 || !ends_with(name, ".weight")) return false;
+    if (n_dims != 2 || !tms_ends_with(name, ".weight")) return false;
     for (size_t i = 0; i < sizeof not_linear / sizeof *not_linear; i++)
         if (strstr(name, not_linear[i])) return false;
     return true;
@@ -361,7 +356,7 @@ static bool goes_along(const char *name)
                                           ".onnx",        ".h5",  ".ot", ".msgpack", ".tamis-partial"};
     if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
-        if (ends_with(name, weights[i])) return false;
+        if (tms_ends_with(name, weights[i])) return false;
     return true;
 }
 

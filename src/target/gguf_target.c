@@ -5,15 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 #include "model/metadata.h"
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && strcmp(name + n - m, end) == 0;
-}
 
 /* ---- names: every source tensor gets its GGUF name ---- */
 
@@ -144,7 +140,7 @@ static void assign_converter_types(struct plan *p, enum tms_type type)
 {
     for (size_t i = 0; i < p->n; i++) {
         struct planned *to = &p->tensors[i];
-        bool matrix = to->n_dims >= 2 && ends_with(to->name, ".weight") && !ends_with(to->name, "_norm.weight");
+        bool matrix = to->n_dims >= 2 && tms_ends_with(to->name, ".weight") && !tms_ends_with(to->name, "_norm.weight");
         to->type = matrix && !to->contents ? type : TMS_F32;
         if (to->shape[to->n_dims - 1] % tms_codec(to->type)->block_elems != 0) {
             to->type = TMS_F16;
@@ -349,6 +345,12 @@ static int compare_planned(const void *a, const void *b)
 static tms_status add_planned(struct plan *p, const struct planned *from)
 {
     struct tms_target *t = p->t;
+    const struct tms_file_type *ftype = t->spec.ftype;
+    if (tms_mixture_needs_weights(ftype, from->name, from->type) && !p->options->preview)
+        return tms_fail(
+            p->err, TMS_EINPUT,
+            "%s: tensor '%s' in %s needs importance weights, which this version does not read yet; take q2_k",
+            t->source->path, from->name, ftype->name);
     struct tms_out_tensor *out = tms_target_add_out(t, from->name, from->type, from->n_dims, from->shape);
     if (!out) return tms_fail_memory(p->err, sizeof *out);
     out->contents = from->contents;
@@ -387,9 +389,6 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
     struct plan p = {.t = t, .options = options, .err = err};
     tms_status status = TMS_OK;
     const struct tms_file_type *ftype = t->spec.ftype;
-    if (ftype->needs_weights && !options->preview)
-        return tms_fail(err, TMS_EINPUT, "%s needs importance weights, which this version does not read yet; take q2_k",
-                        ftype->name);
     p.tensors = tms_calloc(s->n_tensors + 1, sizeof *p.tensors);
     if (!p.tensors) return tms_fail_memory(err, s->n_tensors * sizeof *p.tensors);
     if (s->kind == TMS_SOURCE_GGUF)

@@ -11,10 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <xxhash.h>
 
 #include "base/numbers.h"
+#include "base/clock.h"
 
 #define JOB_VALUES (1u << 18)
 
@@ -67,13 +67,6 @@ struct run {
     struct tms_buf *states; /* per route with a late quant_state: its text; indexed by target, then route */
     size_t *first_state;    /* per target */
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- cutting into jobs ---- */
 
@@ -286,6 +279,16 @@ static tms_status need_absmax(struct run *r, const struct work *w, const struct 
     return ok ? TMS_OK : tms_fail_memory(err, n * sizeof(float));
 }
 
+/* A block whose decoded values are not finite: the weight of largest magnitude in it is at fault. */
+static size_t blame(const float *x, size_t first, size_t n, const struct tms_codec *codec)
+{
+    size_t block = codec ? codec->block_elems : 1, worst = first;
+    if (first >= n) return 0;
+    for (size_t i = first / block * block; i < n && i < first / block * block + block; i++)
+        if (fabsf(x[i]) > fabsf(x[worst])) worst = i;
+    return worst;
+}
+
 static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
                          struct scratch *s, struct outcome *o, struct tms_error *err)
 {
@@ -345,8 +348,8 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
     if (!exact) {
         o->squared_error = squared_distance(x, s->back, job->n);
         if (!isfinite(o->squared_error)) {
-            size_t bad = tms_first_nonfinite(s->back, job->n);
-            return fail_at(r, t, job->first + (bad < job->n ? bad : 0), bad < job->n ? x[bad] : 0,
+            size_t bad = blame(x, tms_first_nonfinite(s->back, job->n), job->n, route->codec);
+            return fail_at(r, t, job->first + bad, x[bad],
                            "cannot be stored in the target type (the result is not finite)", err);
         }
     }
@@ -391,7 +394,7 @@ static tms_status finish(struct run *r, const struct use *use, const struct tms_
 static void report(struct run *r, const char *what, bool last)
 {
     struct tms_pipeline *p = r->p;
-    double t = now();
+    double t = tms_seconds();
     if (!p->progress || (!last && t - r->last_report < 0.1)) return;
     r->last_report = t;
     struct tms_progress progress = {what, atomic_load(&r->bytes_done), r->bytes_total};
@@ -417,18 +420,18 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
     double norm = status == TMS_OK && w->decode ? squared_norm(s->x, job->n) : 0;
     for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
         struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
-        double start = now();
+        double start = tms_seconds();
         o->squared_weight = norm;
         status = do_use(r, w, job, &r->uses[w->first_use + u], s, o, err);
-        o->seconds = now() - start;
+        o->seconds = tms_seconds() - start;
     }
     if (status != TMS_OK) return status;
     if (atomic_fetch_sub(&w->jobs_left, 1) == 1) {
         for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
             struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
-            double start = now();
+            double start = tms_seconds();
             status = finish(r, &r->uses[w->first_use + u], t, err);
-            o->seconds += now() - start;
+            o->seconds += tms_seconds() - start;
         }
     }
     atomic_fetch_add(&r->bytes_done, tms_codec_bytes(tms_codec(t->type), job->n));

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "target/pipeline.h"
 
 struct order {
@@ -32,9 +32,8 @@ static char *numbered_path(const char *dir, const char *model, const struct tms_
     char *ending = strrchr(name, '.');
     if (ending && strcasecmp(ending, ".gguf") == 0) {
         *ending = '\0';
-        size_t n = strlen(name); /* NAME-00001-of-00003 */
-        if (n > 15 && strcmp(name + n - 15, "-00001-of-00001") != 0 && strncmp(name + n - 15, "-00001-of-", 10) == 0)
-            name[n - 15] = '\0';
+        size_t n = strlen(name); /* of a split: NAME-00001-of-00003 */
+        if (n > 15 && strncmp(name + n - 15, "-00001-of-", 10) == 0) name[n - 15] = '\0';
     }
     snprintf(type, sizeof type, "%s", spec->name);
     for (char *c = type; *c; c++) {
@@ -205,18 +204,11 @@ static tms_status make_out_folder(const char *out, struct tms_error *err)
     return TMS_OK;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static tms_status write_model(const char *model, const char *out, const struct tms_quantize_options *options,
                               bool converter, struct tms_result **results, double *seconds, uint64_t *source_bytes,
                               struct tms_error *err)
 {
-    double start = now();
+    double start = tms_seconds();
     struct order o = {.options = options, .n = options->n_types};
     tms_status status;
     if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");
@@ -260,7 +252,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
         return status;
     }
     *results = o.results;
-    if (seconds) *seconds = now() - start;
+    if (seconds) *seconds = tms_seconds() - start;
     return TMS_OK;
 }
 

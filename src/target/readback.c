@@ -1,18 +1,11 @@
 /* Reading back what a pipeline wrote. See pipeline.h. */
+#include "base/clock.h"
 #include "target/pipeline.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <xxhash.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 struct verify {
     struct tms_pipeline *p;
@@ -37,7 +30,7 @@ static tms_status verify_job(void *ctx, size_t index, unsigned worker, struct tm
         status = tms_fail(err, TMS_ECHECK, "%s: tensor '%s' at byte %llu: what was read back is not what was written",
                           file->path, out->name, (unsigned long long)(out->offset + h->offset));
     unsigned long long done = atomic_fetch_add(&v->bytes_done, h->bytes) + h->bytes;
-    double t = now();
+    double t = tms_seconds();
     if (worker == 0 && v->p->progress && (t - v->last_report >= 0.1 || done == v->bytes_total)) {
         v->last_report = t;
         struct tms_progress progress = {"reading back", done, v->bytes_total};

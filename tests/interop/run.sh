@@ -10,7 +10,7 @@
 #
 # The first run installs the Python packages of requirements.txt (about 5 GB with torch) and builds llama.cpp's tools from
 # the source package of llama-cpp-python, with two jobs at low priority: 5 to 15 minutes. Later runs use what is there.
-# For people and for the night, not for every push: it needs the network once, and 5 to 10 minutes each time.
+# For people and for the night, not for every push: it needs the network once, and about 4 minutes each time.
 # Exit: 0 all held; 1 wrong usage or the peers could not be made; 4 a comparison failed.
 set -euo pipefail
 
@@ -61,7 +61,7 @@ build_llama() {
   [ -x "$build/bin/${tools[-1]}" ] && return
   cmake -S "$source_folder/vendor/llama.cpp" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
-    >"$scratch/configure.log"
+    >"$scratch/configure.log" 2>&1 || { tail -20 "$scratch/configure.log" >&2; return 1; }
   nice -n 10 cmake --build "$build" --parallel 2 --target "${tools[@]}" >"$scratch/build.log" 2>&1 ||
     { tail -20 "$scratch/build.log" >&2; return 1; }
 }

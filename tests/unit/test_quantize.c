@@ -282,28 +282,48 @@ static void fp8_weights_are_multiplied_by_their_block_scales_across_shards(void 
 
 /* ---- what goes wrong ---- */
 
-static void not_a_number_stops_the_work_with_tensor_row_and_column(void **state)
+/* A copy of pebble with one bfloat16 of layer 3's up_proj replaced. */
+static void copy_with_weight(const char *dir, uint64_t row, uint64_t column, uint16_t value)
 {
-    (void)state;
     struct tms_error err;
     struct tms_source *s;
-    char dir[1100], path[1300], command[3000];
-    snprintf(dir, sizeof dir, "%s", scratch("nan"));
+    char command[3000];
     snprintf(command, sizeof command, "cp -r '%s' '%s'", pebble(), dir);
     assert_int_equal(system(command), 0);
     assert_ok(tms_source_open(&s, dir, NULL, NULL, &err), err);
     const struct tms_tensor *t = tms_source_find(s, "model.layers.3.mlp.up_proj.weight");
-    snprintf(path, sizeof path, "%s", s->files[0]->path);
-    uint64_t at = t->offset + 2 * (700 * t->cols + 13);
-    tms_source_close(s);
-    FILE *f = fopen(path, "r+b");
-    fseek(f, (long)at, SEEK_SET);
-    fwrite("\xc0\x7f", 1, 2, f);
+    FILE *f = fopen(s->files[0]->path, "r+b");
+    fseek(f, (long)(t->offset + 2 * (row * t->cols + column)), SEEK_SET);
+    fwrite(&value, 1, 2, f);
     fclose(f);
+    tms_source_close(s);
+}
+
+static void not_a_number_stops_the_work_with_tensor_row_and_column(void **state)
+{
+    (void)state;
+    struct tms_error err;
+    char dir[1100];
+    snprintf(dir, sizeof dir, "%s", scratch("nan"));
+    copy_with_weight(dir, 700, 13, 0x7fc0);
     assert_int_equal(fail_one(dir, scratch("nan.gguf"), "q4_k_m", NULL, &err), TMS_EINPUT);
     assert_non_null(strstr(err.message, "tensor 'model.layers.3.mlp.up_proj.weight' row 700 column 13: nan"));
     assert_false(tms_path_exists(scratch("nan.gguf")));
     assert_false(tms_path_exists(scratch("nan.gguf.tamis-partial")));
+}
+
+static void weight_too_large_for_the_type_is_named(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"q8_0", "f16", "q4_k_m", "int8"};
+    struct tms_error err;
+    char dir[1100];
+    snprintf(dir, sizeof dir, "%s", scratch("huge"));
+    copy_with_weight(dir, 3, 7, 0x7f61); /* 3e38 */
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(fail_one(dir, scratch("huge.gguf"), types[i], NULL, &err), TMS_EINPUT);
+        if (!strstr(err.message, "up_proj.weight' row 3 column 7: ")) fail_msg("%s: %s", types[i], err.message);
+    }
 }
 
 static void the_model_itself_is_never_overwritten(void **state)
@@ -431,6 +451,7 @@ int main(void)
         cmocka_unit_test(unknown_architecture_in_gguf_is_requantized_by_names),
         cmocka_unit_test(fp8_weights_are_multiplied_by_their_block_scales_across_shards),
         cmocka_unit_test(not_a_number_stops_the_work_with_tensor_row_and_column),
+        cmocka_unit_test(weight_too_large_for_the_type_is_named),
         cmocka_unit_test(the_model_itself_is_never_overwritten),
         cmocka_unit_test(existing_folder_is_kept_unless_forced),
         cmocka_unit_test(interrupted_work_leaves_nothing_behind),
