@@ -24,6 +24,7 @@ int run_inspect(const struct command *self, int argc, char **argv);
 int run_check(const struct command *self, int argc, char **argv);
 int run_convert(const struct command *self, int argc, char **argv);
 int run_quantize(const struct command *self, int argc, char **argv);
+int run_llama_quantize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
@@ -33,6 +34,12 @@ enum option_kind {
     OPTION_TEXT,  /* const char ** */
     OPTION_COUNT, /* uint64_t *: a whole number */
     OPTION_SIZE,  /* uint64_t *: a number of bytes, 2G or 500M (powers of 1000) */
+    OPTION_LIST,  /* struct texts *: may be given several times */
+};
+
+struct texts {
+    size_t n;
+    const char *items[256]; /* borrowed */
 };
 
 struct option {
@@ -54,6 +61,10 @@ struct common {
  * (--help printed: 0; wrong usage: 1, told on standard error). */
 int parse_options(const struct command *command, int argc, char **argv, const struct option *options, size_t n_options,
                   struct common *common, const char **positional, size_t n_positional);
+
+/* The same with at least `least` and at most `most` positional arguments; the others stay NULL. */
+int parse_options_between(const struct command *command, int argc, char **argv, const struct option *options,
+                          size_t n_options, struct common *common, const char **positional, size_t least, size_t most);
 
 /* "tamis: MESSAGE" on standard error; returns the exit code for the status. */
 int fail_with(tms_status status, const struct tms_error *err);

@@ -12,6 +12,8 @@ static const struct command commands[] = {
      "tamis convert models/pebble -o pebble-bf16.gguf --outtype auto", run_convert},
     {"quantize", "MODEL --to TYPE[,TYPE...] -o OUT", "write a model quantized, in one or many types from one read",
      "tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out", run_quantize},
+    {"llama-quantize", "[OPTIONS] IN.gguf [OUT.gguf] TYPE [THREADS]", "quantize with llama-quantize's own arguments",
+     "tamis llama-quantize pebble-f16.gguf pebble-q4_k_m.gguf q4_k_m 2", run_llama_quantize},
     {"types", "", "list the types that can be written", "tamis types", run_types},
 };
 
@@ -50,6 +52,11 @@ int main(int argc, char **argv)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
+    /* a link of that name stands in for llama-quantize itself */
+    const char *slash = strrchr(argv[0], '/');
+    bool as_llama = strcmp(slash ? slash + 1 : argv[0], "llama-quantize") == 0;
+    for (size_t i = 0; as_llama && i < sizeof commands / sizeof *commands; i++)
+        if (commands[i].run == run_llama_quantize) return commands[i].run(&commands[i], argc - 1, argv + 1);
     if (argc < 2) {
         print_help(stderr);
         return 1;

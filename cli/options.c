@@ -108,12 +108,25 @@ static bool take_value(const struct option *o, const char *value)
     case OPTION_TEXT: *(const char **)o->to = value; return *value != '\0';
     case OPTION_COUNT: return parse_count(value, o->to);
     case OPTION_SIZE: return parse_size(value, o->to);
+    case OPTION_LIST: {
+        struct texts *list = o->to;
+        if (list->n == sizeof list->items / sizeof *list->items) return false;
+        list->items[list->n++] = value;
+        return *value != '\0';
+    }
     }
     return false;
 }
 
 int parse_options(const struct command *command, int argc, char **argv, const struct option *options, size_t n_options,
                   struct common *common, const char **positional, size_t n_positional)
+{
+    return parse_options_between(command, argc, argv, options, n_options, common, positional, n_positional,
+                                 n_positional);
+}
+
+int parse_options_between(const struct command *command, int argc, char **argv, const struct option *options,
+                          size_t n_options, struct common *common, const char **positional, size_t least, size_t most)
 {
     bool help = false;
     const struct option shared[] = {
@@ -129,7 +142,7 @@ int parse_options(const struct command *command, int argc, char **argv, const st
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i], *value = NULL;
         if (only_positional || arg[0] != '-' || arg[1] == '\0') {
-            if (n == n_positional) return wrong_usage(command, "'%s' is one argument too many", arg);
+            if (n == most) return wrong_usage(command, "'%s' is one argument too many", arg);
             positional[n++] = arg;
             continue;
         }
@@ -162,7 +175,7 @@ int parse_options(const struct command *command, int argc, char **argv, const st
         print_command_help(command, options, n_options, shared, n_shared);
         return 0;
     }
-    if (n < n_positional) return wrong_usage(command, "MODEL is missing");
+    if (n < least) return wrong_usage(command, n ? "an argument is missing" : "MODEL is missing");
     if (common->threads > 1024) return wrong_usage(command, "--threads: at most 1024");
     return -1;
 }

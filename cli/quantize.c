@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct job {
     const struct command *command;
@@ -114,39 +115,173 @@ static size_t split_types(char *copy, const char **types, size_t max)
     return n;
 }
 
+/* ---- what llama-quantize's options share ---- */
+
+struct llama_options {
+    struct texts include, exclude, tensor_types, override_kv;
+    const char *tensor_types_file;
+    char *file_text; /* owned: the words of that file */
+};
+
+enum { N_LLAMA_OPTIONS = 13 };
+
+static void llama_option_rows(struct option rows[N_LLAMA_OPTIONS], struct llama_options *l,
+                              struct tms_quantize_options *o)
+{
+    const struct option all[N_LLAMA_OPTIONS] = {
+        {"imatrix", 0, OPTION_TEXT, &o->imatrix, "FILE", "GGUF: importance weights that llama-imatrix made"},
+        {"include-weights", 0, OPTION_LIST, &l->include, "NAME",
+         "only importance weights with this in their name; repeatable"},
+        {"exclude-weights", 0, OPTION_LIST, &l->exclude, "NAME",
+         "no importance weights with this in their name; repeatable"},
+        {"tensor-type", 0, OPTION_LIST, &l->tensor_types, "REGEX=TYPE",
+         "GGUF: the type of tensors whose name matches; repeatable"},
+        {"tensor-type-file", 0, OPTION_TEXT, &l->tensor_types_file, "FILE", "GGUF: the same, from the words of a file"},
+        {"output-tensor-type", 0, OPTION_TEXT, &o->output_tensor_type, "TYPE", "GGUF: the type of output.weight"},
+        {"token-embedding-type", 0, OPTION_TEXT, &o->token_embedding_type, "TYPE",
+         "GGUF: the type of token_embd.weight"},
+        {"leave-output-tensor", 0, OPTION_FLAG, &o->leave_output_tensor, NULL, "GGUF: output.weight stays as it is"},
+        {"pure", 0, OPTION_FLAG, &o->pure, NULL, "GGUF: the same type for every matrix"},
+        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
+         "GGUF: also change tensors that are quantized already (loses more)"},
+        {"keep-split", 0, OPTION_FLAG, &o->keep_split, NULL, "GGUF: as many files as the source has"},
+        {"override-kv", 0, OPTION_LIST, &l->override_kv, "KEY=TYPE:VALUE",
+         "GGUF: set a key (int, float, bool, str); repeatable"},
+        {"prune-layers", 0, OPTION_TEXT, &o->prune_layers, "L,L,...", "GGUF: leave these layers out"},
+    };
+    memcpy(rows, all, sizeof all);
+}
+
+/* Adds the words of --tensor-type-file and hands everything over. -1 to go on, or an exit code. */
+static int finish_llama_options(const struct command *command, struct llama_options *l, struct tms_quantize_options *o)
+{
+    if (l->include.n && l->exclude.n)
+        return wrong_usage(command, "--include-weights and --exclude-weights exclude each other");
+    if (l->tensor_types_file) {
+        FILE *f = fopen(l->tensor_types_file, "r");
+        size_t cap = 0, size = f ? 1 << 20 : 0;
+        l->file_text = f ? calloc(size + 1, 1) : NULL;
+        if (l->file_text) cap = fread(l->file_text, 1, size, f);
+        if (f) fclose(f);
+        if (!l->file_text || cap == size) {
+            fprintf(stderr, "tamis: %s: cannot be read as a list of tensor types\n", l->tensor_types_file);
+            return f ? 2 : 3;
+        }
+        for (char *word = strtok(l->file_text, " \t\r\n"); word; word = strtok(NULL, " \t\r\n")) {
+            if (l->tensor_types.n == sizeof l->tensor_types.items / sizeof *l->tensor_types.items)
+                return wrong_usage(command, "--tensor-type-file: more than 256 types");
+            l->tensor_types.items[l->tensor_types.n++] = word;
+        }
+    }
+    o->include_weights = l->include.items;
+    o->n_include_weights = l->include.n;
+    o->exclude_weights = l->exclude.items;
+    o->n_exclude_weights = l->exclude.n;
+    o->tensor_types = l->tensor_types.items;
+    o->n_tensor_types = l->tensor_types.n;
+    o->override_kv = l->override_kv.items;
+    o->n_override_kv = l->override_kv.n;
+    return -1;
+}
+
 int run_quantize(const struct command *self, int argc, char **argv)
 {
     struct job job = {.command = self};
     struct tms_quantize_options *o = &job.options;
+    struct llama_options llama = {.tensor_types_file = NULL};
     const char *to = NULL, *types[64];
-    const struct option options[] = {
+    struct option options[10 + N_LLAMA_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
-        {"pure", 0, OPTION_FLAG, &o->pure, NULL, "GGUF: the same type for every matrix"},
-        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
-         "GGUF: also change tensors that are quantized already (loses more)"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
         {"force", 0, OPTION_FLAG, &o->force, NULL, "replace a folder that exists"},
         {"no-verify", 0, OPTION_FLAG, &o->no_verify, NULL, "do not read the outputs back"},
+        {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
+         "folders: bytes per safetensors file (default 50G)"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "GGUF: general.name (default: from the folder's name)"},
         {"pre", 0, OPTION_TEXT, &o->pre, "NAME", "GGUF: name of the pre-tokenizer (default: recognised)"},
         {"split-max-size", 0, OPTION_SIZE, &o->split_max_bytes, "SIZE",
          "GGUF: split into files of at most so many bytes (2G, 500M)"},
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
-        {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
-         "folders: bytes per safetensors file (default 50G)"},
     };
+    llama_option_rows(options + 10, &llama, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");
     if (!job.out) return wrong_usage(self, "-o is missing: where to write?");
+    code = finish_llama_options(self, &llama, o);
     char *copy = strdup(to);
-    if (!copy) return 3;
-    o->types = types;
-    o->n_types = split_types(copy, types, sizeof types / sizeof *types);
-    code = o->n_types ? write_out(&job) : wrong_usage(self, "--to '%s': no list of types", to);
+    if (!copy) code = 3;
+    if (code < 0) {
+        o->types = types;
+        o->n_types = split_types(copy, types, sizeof types / sizeof *types);
+        code = o->n_types ? write_out(&job) : wrong_usage(self, "--to '%s': no list of types", to);
+    }
     free(copy);
+    free(llama.file_text);
+    return code;
+}
+
+static bool is_gguf_type(const char *name)
+{
+    struct tms_type_info info;
+    char *end;
+    (void)strtoul(name, &end, 10);
+    if (*name && !*end) return true; /* a number; the library knows which ones there are */
+    for (size_t i = 0; tms_type_at(i, &info); i++)
+        if (strcmp(info.container, "GGUF") == 0 &&
+            (strcasecmp(info.name, name) == 0 || (info.alias && strcasecmp(info.alias, name) == 0)))
+            return true;
+    return false;
+}
+
+/* "DIR/ggml-model-TYPE.gguf" beside the input, as llama-quantize names it. To be freed. */
+static char *default_output(const char *model, const char *type)
+{
+    const char *slash = strrchr(model, '/');
+    char *path = NULL;
+    int n = slash ? (int)(slash + 1 - model) : 0;
+    return asprintf(&path, "%.*sggml-model-%s.gguf", n, model, type) < 0 ? NULL : path;
+}
+
+/* llama-quantize's own order: [options] IN [OUT] TYPE [THREADS]. */
+int run_llama_quantize(const struct command *self, int argc, char **argv)
+{
+    struct job job = {.command = self};
+    struct tms_quantize_options *o = &job.options;
+    struct llama_options llama = {.tensor_types_file = NULL};
+    const char *words[4] = {NULL}, *type, *threads;
+    uint64_t buffer = 0;
+    struct option options[2 + N_LLAMA_OPTIONS] = {
+        {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
+        {"max-buffer-size", 0, OPTION_COUNT, &buffer, "MiB", "accepted, has no meaning here: memory is small anyway"},
+    };
+    llama_option_rows(options + 2, &llama, o);
+    int code =
+        parse_options_between(self, argc, argv, options, sizeof options / sizeof *options, &job.common, words, 2, 4);
+    if (code >= 0) return code;
+    bool named = !is_gguf_type(words[1]); /* IN OUT TYPE */
+    type = named ? words[2] : words[1];
+    threads = named ? words[3] : words[2];
+    if (!type) return wrong_usage(self, "the type is missing");
+    if (!named && words[3]) return wrong_usage(self, "'%s' is one argument too many", words[3]);
+    char *out = named ? strdup(words[1]) : default_output(words[0], type);
+    code = out ? finish_llama_options(self, &llama, o) : 3;
+    if (code < 0 && threads) {
+        char *end;
+        job.common.threads = strtoul(threads, &end, 10);
+        if (*end || job.common.threads > 1024) code = wrong_usage(self, "'%s' is no number of threads", threads);
+    }
+    if (code < 0) {
+        job.model = words[0];
+        job.out = out;
+        o->types = &type;
+        o->n_types = 1;
+        code = write_out(&job);
+    }
+    free(out);
+    free(llama.file_text);
     return code;
 }
 

@@ -2,11 +2,15 @@
 _tamis()
 {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local types="f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k q5_1 q5_0 q4_1 q4_0 copy nf4 nf4:dq fp4 int8"
+    local types="f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k q2_k_s iq4_nl iq4_xs iq3_m
+        iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s tq2_0 tq1_0 q2_0 q1_0 mxfp4_moe nvfp4 q5_1 q5_0 q4_1
+        q4_0 copy nf4 nf4:dq fp4 int8"
+    local llama="--imatrix --include-weights --exclude-weights --tensor-type --tensor-type-file --output-tensor-type
+        --token-embedding-type --leave-output-tensor --pure --allow-requantize --keep-split --override-kv --prune-layers"
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -20,7 +24,8 @@ _tamis()
     case $command in
     inspect) options="--to --tensors" ;;
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify" ;;
-    quantize) options="--to --output --pure --allow-requantize --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    llama-quantize) options="$llama --dry-run" ;;
+    quantize) options="$llama --to --output --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

@@ -152,6 +152,18 @@ struct tms_quantize_options {
     uint64_t split_max_bytes;   /* GGUF: bytes of tensors per file; 0: one file */
     uint64_t split_max_tensors; /* GGUF: tensors per file; 0: no limit */
     uint64_t max_shard_bytes;   /* Hugging Face folders: bytes per shard; 0: 50 GB, as transformers 5 */
+    /* GGUF, as llama-quantize has them: */
+    const char *imatrix;        /* importance weights: a file of llama-imatrix, either format; or NULL */
+    const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
+    size_t n_include_weights, n_exclude_weights;
+    bool leave_output_tensor;   /* output.weight stays as it is */
+    const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
+    const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
+    size_t n_tensor_types;
+    bool keep_split;            /* as many files as the source has */
+    const char *const *override_kv; /* "KEY=int|float|bool|str:VALUE" */
+    size_t n_override_kv;
+    const char *prune_layers;   /* "3,4,11": layers to leave out; or NULL */
     tms_line_fn warning;
     void *warning_ctx;
     tms_progress_fn progress;

@@ -245,7 +245,7 @@ static tms_status scan_job(void *ctx, size_t index, unsigned worker, struct tms_
         }
         at++;
     }
-    unsigned long long bytes = tms_codec_bytes(tms_codec(t->type), job->n);
+    unsigned long long bytes = tms_source_raw_bytes(t, job->n);
     unsigned long long done = atomic_fetch_add(&scan->bytes_done, bytes) + bytes;
     if (worker == 0 && options->progress && (tms_seconds() - scan->last_report > 0.1 || done == scan->bytes_total)) {
         scan->last_report = tms_seconds();
@@ -253,12 +253,6 @@ static tms_status scan_job(void *ctx, size_t index, unsigned worker, struct tms_
         options->progress(options->progress_ctx, &progress);
     }
     return TMS_OK;
-}
-
-static uint64_t unit_of(const struct tms_tensor *t)
-{
-    uint64_t block = tms_codec(t->type)->block_elems;
-    return t->scale == TMS_NO_SCALE ? block : t->cols;
 }
 
 static tms_status check_values(struct check *c, struct tms_error *err)
@@ -277,10 +271,10 @@ static tms_status check_values(struct check *c, struct tms_error *err)
             c->result.n_unread++;
             continue;
         }
-        uint64_t unit = unit_of(t), step = unit >= CHECK_VALUES ? unit : CHECK_VALUES / unit * unit;
+        uint64_t unit = tms_source_unit(t), step = unit >= CHECK_VALUES ? unit : CHECK_VALUES / unit * unit;
         scan.bytes_total += t->bytes;
-        for (uint64_t first = 0; first < t->n_elems && status == TMS_OK; first += step) {
-            uint64_t rest = t->n_elems - first, n = rest < step ? rest : step;
+        for (uint64_t first = 0; first < t->n_weights && status == TMS_OK; first += step) {
+            uint64_t rest = t->n_weights - first, n = rest < step ? rest : step;
             if (n > largest) largest = n;
             if (!tms_grow(&scan.jobs, &cap, n_jobs + 1, sizeof *scan.jobs))
                 status = tms_fail_memory(err, n_jobs * sizeof *scan.jobs);
@@ -308,8 +302,11 @@ static tms_status check_values(struct check *c, struct tms_error *err)
             n_bad += scan.jobs[i].n_bad;
         }
         if (!first) continue;
+        uint64_t shape[TMS_ST_MAX_DIMS];
+        uint32_t n_dims = tms_source_shape(t, shape);
+        uint64_t cols = n_dims ? shape[n_dims - 1] : 1;
         found(c, "%s: tensor '%s' row %llu column %llu is %s (%llu such value%s in the tensor)", file_of(s, t), t->name,
-              (unsigned long long)(first->first_bad / t->cols), (unsigned long long)(first->first_bad % t->cols),
+              (unsigned long long)(first->first_bad / cols), (unsigned long long)(first->first_bad % cols),
               isnan(first->value) ? "NaN"
               : first->value < 0  ? "-infinity"
                                   : "infinity",

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "model/packed.h"
 
 #define CONFIG_LIMIT (64u << 20) /* bytes of a config.json */
 
@@ -164,42 +165,6 @@ static tms_status pair_fp8_scales(struct tms_source *s, struct tms_error *err)
     return TMS_OK;
 }
 
-/* Folders that bitsandbytes wrote: the tensors of scales belong to others, and quant_state says for how many
- * weights the packed bytes stand. */
-static tms_status mark_bnb_parts(struct tms_source *s, struct tms_error *err)
-{
-    static const char *const parts[] = {
-        ".weight.absmax", ".weight.quant_map", ".weight.nested_absmax", ".weight.nested_quant_map",
-        ".SCB",           ".weight_format"};
-    for (size_t i = 0; i < s->n_tensors; i++) {
-        struct tms_tensor *t = &s->tensors[i];
-        const char *state = strstr(t->name, ".quant_state.bitsandbytes__");
-        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) t->is_scale |= tms_ends_with(t->name, parts[k]);
-        if (!state) continue;
-        t->is_scale = true;
-        char text[1024], name[TMS_ST_MAX_NAME + 1];
-        json_t *json = NULL;
-        json_int_t rows = 0, cols = 0;
-        uint64_t n = 0;
-        snprintf(name, sizeof name, "%.*s", (int)(state - t->name), t->name);
-        const struct tms_tensor *weight = tms_source_find(s, name);
-        if (t->type != TMS_U8 || t->bytes >= sizeof text || !weight)
-            return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is no quant_state of bitsandbytes",
-                            s->files[t->file]->path, t->name);
-        tms_status status = tms_file_read(s->files[t->file], text, t->bytes, t->offset, err);
-        if (status == TMS_OK) status = tms_json_parse(&json, text, (size_t)t->bytes, t->name, err);
-        if (status != TMS_OK) return status;
-        bool ok = json_unpack(json, "{s:[I,I]}", "shape", &rows, &cols) == 0 && rows > 0 && cols > 0 &&
-                  tms_mul_u64((uint64_t)rows, (uint64_t)cols, &n) && (n + 1) / 2 == weight->bytes;
-        json_decref(json);
-        if (!ok)
-            return tms_fail(err, TMS_EINPUT, "%s: tensor '%s': its shape does not fit the %llu bytes of '%s'",
-                            s->files[t->file]->path, t->name, (unsigned long long)weight->bytes, name);
-        s->tensors[weight - s->tensors].n_weights = n;
-    }
-    return TMS_OK;
-}
-
 struct sort_name {
     const char *name;
     size_t index;
@@ -301,7 +266,7 @@ tms_status tms_source_open(struct tms_source **out, const char *path, tms_report
     }
     if (status == TMS_OK) status = index_names(s, err);
     if (status == TMS_OK && s->kind == TMS_SOURCE_HF) status = pair_fp8_scales(s, err);
-    if (status == TMS_OK && strcmp(s->config.quant_method, "bitsandbytes") == 0) status = mark_bnb_parts(s, err);
+    if (status == TMS_OK && strcmp(s->config.quant_method, "bitsandbytes") == 0) status = tms_packed_find(s, err);
     if (status != TMS_OK) {
         tms_source_close(s);
         return status;
@@ -362,7 +327,28 @@ uint64_t tms_source_parameters(const struct tms_source *source)
 
 bool tms_source_decodes(const struct tms_tensor *tensor)
 {
-    return tms_codec(tensor->type) && tms_codec(tensor->type)->decode;
+    if (tensor->packed) return true;
+    return tensor->n_weights == tensor->n_elems && tms_codec(tensor->type) && tms_codec(tensor->type)->decode;
+}
+
+uint64_t tms_source_unit(const struct tms_tensor *tensor)
+{
+    if (tensor->packed) return tensor->packed->eight ? tensor->packed->shape[1] : tensor->packed->block_size;
+    return tensor->scale == TMS_NO_SCALE ? tms_codec(tensor->type)->block_elems : tensor->cols;
+}
+
+uint64_t tms_source_raw_bytes(const struct tms_tensor *tensor, uint64_t n)
+{
+    if (tensor->packed) return tensor->packed->eight ? n : n / 2 + n % 2;
+    return tms_codec_bytes(tms_codec(tensor->type), n);
+}
+
+uint32_t tms_source_shape(const struct tms_tensor *tensor, uint64_t shape[TMS_ST_MAX_DIMS])
+{
+    memcpy(shape, tensor->shape, sizeof tensor->shape);
+    if (!tensor->packed) return tensor->n_dims;
+    memcpy(shape, tensor->packed->shape, sizeof tensor->packed->shape);
+    return 2;
 }
 
 tms_status tms_source_read_raw(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first,
@@ -403,6 +389,7 @@ static tms_status apply_scales(const struct tms_source *source, const struct tms
 tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
                            void *raw, float *out, struct tms_error *err)
 {
+    if (tensor->packed) return tms_packed_read(source, tensor, first, n, raw, out, err);
     const struct tms_codec *codec = tms_codec(tensor->type);
     tms_status status = tms_source_read_raw(source, tensor, first, n, raw, err);
     if (status != TMS_OK || n == 0) return status;

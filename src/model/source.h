@@ -29,6 +29,7 @@ struct tms_tensor {
     uint64_t offset, bytes;
     size_t scale;  /* FP8: index of the tensor of block scales, else TMS_NO_SCALE */
     bool is_scale; /* belongs to another tensor and is no weight of its own */
+    const struct tms_packed *packed; /* bitsandbytes: how the bytes stand for n_weights values (packed.h), else NULL */
 };
 
 struct tms_source {
@@ -61,11 +62,17 @@ uint64_t tms_source_parameters(const struct tms_source *source);
 
 /* True if tamis can turn the stored type into numbers. */
 bool tms_source_decodes(const struct tms_tensor *tensor);
-/* n values from value `first` on, as f32. `first` and n are multiples of the type's block (the last range may end
- * with the tensor) and, for FP8 with scales, of cols. raw: room for the stored bytes of n values. */
+/* Values that can only be read together: whole blocks, and whole rows where scales belong to rows. */
+uint64_t tms_source_unit(const struct tms_tensor *tensor);
+/* Room that the stored bytes of n values take. */
+uint64_t tms_source_raw_bytes(const struct tms_tensor *tensor, uint64_t n);
+/* The shape of the values: that of the tensor, or of the weights that packed bytes stand for. Returns n_dims. */
+uint32_t tms_source_shape(const struct tms_tensor *tensor, uint64_t shape[TMS_ST_MAX_DIMS]);
+/* n of the n_weights values from value `first` on, as f32. `first` and n are multiples of tms_source_unit (the last
+ * range may end with the tensor). raw: room for the stored bytes. */
 tms_status tms_source_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
                            void *raw, float *out, struct tms_error *err);
-/* Stored bytes of a range as above. */
+/* Stored bytes of a range of stored elements. */
 tms_status tms_source_read_raw(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first,
                                uint64_t n, void *raw, struct tms_error *err);
 

@@ -4,8 +4,12 @@
  * layers get more bits) and at a few properties of the model. Counters run in llama-quantize's order of tensors. */
 #include "plan/mixture.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 
 #include "base/text.h"
 
@@ -25,7 +29,8 @@ enum kind {
 struct rules {
     enum tms_ftype ftype;
     enum tms_type base;
-    bool has_weights, has_output, is_falcon, is_70b;
+    const struct tms_mixture_options *options;
+    bool has_output, is_falcon, is_70b;
     uint64_t n_gqa, n_experts;
     int n_attn_v, n_layers;
     int i_attn_v, i_down, i_gate, i_up;
@@ -99,7 +104,17 @@ bool tms_mixture_quantizes(const char *name, uint32_t n_dims)
 
 bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type)
 {
-    return ftype->id == TMS_FTYPE_Q2_K_S && type == TMS_Q2_K && strcmp(name, "token_embd.weight") != 0;
+    if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output.weight") == 0) return false;
+    switch (type) {
+    case TMS_IQ1_S:
+    case TMS_IQ1_M:
+    case TMS_IQ2_XXS:
+    case TMS_IQ2_XS:
+    case TMS_IQ2_S:
+    case TMS_IQ3_XXS: return true;
+    case TMS_Q2_K: return ftype->id == TMS_FTYPE_Q2_K_S;
+    default: return false;
+    }
 }
 
 /* N of "blk.N.…", or -1. */
@@ -132,13 +147,54 @@ static int ffn_layer(const struct rules *r, int counter, const char *name)
     return layer < 0 ? counter : layer;
 }
 
+/* The file types below three bits have rules of their own. */
+static bool is_tiny(enum tms_ftype ftype)
+{
+    switch (ftype) {
+    case TMS_FTYPE_IQ1_S:
+    case TMS_FTYPE_IQ1_M:
+    case TMS_FTYPE_IQ2_XXS:
+    case TMS_FTYPE_IQ2_XS:
+    case TMS_FTYPE_IQ2_S:
+    case TMS_FTYPE_IQ2_M: return true;
+    default: return false;
+    }
+}
+
+/* What sensitive tensors of a tiny file get. */
+static enum tms_type tiny_better(enum tms_ftype ftype)
+{
+    return ftype == TMS_FTYPE_IQ2_S || ftype == TMS_FTYPE_IQ2_M ? TMS_IQ3_S : TMS_Q2_K;
+}
+
+static enum tms_type tiny_type(struct rules *r, enum tms_type t, enum kind kind)
+{
+    switch (kind) {
+    case K_ATTN_V: r->i_attn_v++; return r->n_gqa >= 4 || r->n_experts >= 4 ? TMS_Q4_K : tiny_better(r->ftype);
+    case K_ATTN_K: return r->n_experts == 8 ? TMS_Q4_K : t;
+    case K_FFN_DOWN: return r->i_down++ < r->n_layers / 8 ? tiny_better(r->ftype) : t;
+    case K_ATTN_OUTPUT:
+        if (r->n_experts == 8) return TMS_Q5_K;
+        if (r->ftype == TMS_FTYPE_IQ1_S || r->ftype == TMS_FTYPE_IQ1_M) return TMS_IQ2_XXS;
+        return r->ftype == TMS_FTYPE_IQ2_S || r->ftype == TMS_FTYPE_IQ2_M ? TMS_IQ3_S : t;
+    default: return t;
+    }
+}
+
 static enum tms_type attn_v_type(struct rules *r, enum tms_type t)
 {
+    bool shared = r->n_gqa >= 4;
     switch (r->ftype) {
-    case TMS_FTYPE_Q2_K: t = r->n_gqa >= 4 ? TMS_Q4_K : TMS_Q3_K; break;
-    case TMS_FTYPE_Q2_K_S: t = r->n_gqa >= 4 ? TMS_Q4_K : t; break;
+    case TMS_FTYPE_Q2_K: t = shared ? TMS_Q4_K : TMS_Q3_K; break;
+    case TMS_FTYPE_Q2_K_S:
+    case TMS_FTYPE_IQ3_XS:
+    case TMS_FTYPE_IQ3_S: t = shared ? TMS_Q4_K : t; break;
+    case TMS_FTYPE_IQ3_XXS: t = shared ? TMS_Q4_K : r->options->has_weights ? TMS_IQ3_XXS : TMS_IQ3_S; break;
+    case TMS_FTYPE_IQ3_M: t = TMS_Q4_K; break;
     case TMS_FTYPE_Q3_K_M: t = r->i_attn_v < 2 ? TMS_Q5_K : TMS_Q4_K; break;
     case TMS_FTYPE_Q3_K_L: t = TMS_Q5_K; break;
+    case TMS_FTYPE_IQ4_NL:
+    case TMS_FTYPE_IQ4_XS: t = shared ? TMS_Q5_K : t; break;
     case TMS_FTYPE_Q4_K_M:
     case TMS_FTYPE_Q5_K_M: t = use_more_bits(r->i_attn_v, r->n_attn_v) ? TMS_Q6_K : t; break;
     case TMS_FTYPE_Q4_K_S: t = r->i_attn_v < 4 ? TMS_Q5_K : t; break;
@@ -151,26 +207,36 @@ static enum tms_type attn_v_type(struct rules *r, enum tms_type t)
     return t;
 }
 
+/* IQ3_XS and IQ3_XXS save on the queries and keys. */
+static enum tms_type attn_qk_type(const struct rules *r, enum tms_type t)
+{
+    if (r->ftype == TMS_FTYPE_IQ3_XS) return TMS_IQ3_XXS;
+    return r->ftype == TMS_FTYPE_IQ3_XXS ? TMS_IQ2_S : t;
+}
+
 static enum tms_type ffn_down_type(struct rules *r, enum tms_type t, const char *name)
 {
     int i = ffn_layer(r, r->i_down, name), n = r->n_layers;
+    bool weights = r->options->has_weights, early = i < n / 8, more = use_more_bits(i, n);
     switch (r->ftype) {
     case TMS_FTYPE_Q2_K: t = TMS_Q3_K; break;
-    case TMS_FTYPE_Q2_K_S: t = i < n / 8 ? TMS_Q4_K : t; break;
-    case TMS_FTYPE_Q3_K_M:
-        t = i < n / 16 ? TMS_Q5_K : !r->is_falcon || use_more_bits(i, n) ? TMS_Q4_K : TMS_Q3_K;
-        break;
+    case TMS_FTYPE_Q2_K_S: t = early ? TMS_Q4_K : t; break;
+    case TMS_FTYPE_IQ3_XXS: t = weights ? t : early ? TMS_Q4_K : TMS_Q3_K; break;
+    case TMS_FTYPE_IQ3_M: t = early || (r->n_experts == 8 && more) ? TMS_Q4_K : t; break;
+    case TMS_FTYPE_Q3_K_M: t = i < n / 16 ? TMS_Q5_K : !r->is_falcon || more ? TMS_Q4_K : TMS_Q3_K; break;
     case TMS_FTYPE_Q3_K_L: t = r->is_falcon ? TMS_Q4_K : TMS_Q5_K; break;
     case TMS_FTYPE_Q4_K_M:
         if (r->is_falcon)
-            t = i < n / 16 ? TMS_Q6_K : use_more_bits(i, n) ? TMS_Q5_K : TMS_Q4_K;
-        else if (use_more_bits(i, n))
+            t = i < n / 16 ? TMS_Q6_K : more ? TMS_Q5_K : TMS_Q4_K;
+        else if (more)
             t = TMS_Q6_K;
         break;
-    case TMS_FTYPE_Q5_K_M: t = use_more_bits(i, n) ? TMS_Q6_K : t; break;
-    case TMS_FTYPE_Q4_K_S: t = !r->is_falcon && i < n / 8 ? TMS_Q5_K : t; break;
-    case TMS_FTYPE_Q4_0: t = r->has_weights && i < n / 8 ? TMS_Q4_1 : t; break;
-    case TMS_FTYPE_Q5_0: t = r->has_weights && i < n / 8 ? TMS_Q5_1 : t; break;
+    case TMS_FTYPE_IQ4_NL:
+    case TMS_FTYPE_IQ4_XS: t = early && !weights ? TMS_Q5_K : t; break;
+    case TMS_FTYPE_Q5_K_M: t = more ? TMS_Q6_K : t; break;
+    case TMS_FTYPE_Q4_K_S: t = early && !r->is_falcon ? TMS_Q5_K : t; break;
+    case TMS_FTYPE_Q4_0: t = early && weights ? TMS_Q4_1 : t; break;
+    case TMS_FTYPE_Q5_0: t = early && weights ? TMS_Q5_1 : t; break;
     default: break;
     }
     r->i_down++;
@@ -186,14 +252,55 @@ static enum tms_type attn_output_type(const struct rules *r, enum tms_type t)
         case TMS_FTYPE_Q3_K_S:
         case TMS_FTYPE_Q3_K_M:
         case TMS_FTYPE_Q4_K_S:
-        case TMS_FTYPE_Q4_K_M: return TMS_Q5_K;
+        case TMS_FTYPE_Q4_K_M:
+        case TMS_FTYPE_IQ3_XXS:
+        case TMS_FTYPE_IQ3_XS:
+        case TMS_FTYPE_IQ3_S:
+        case TMS_FTYPE_IQ3_M:
+        case TMS_FTYPE_IQ4_NL:
+        case TMS_FTYPE_IQ4_XS: return TMS_Q5_K;
         default: return t;
         }
     }
     switch (r->ftype) {
     case TMS_FTYPE_Q2_K: return TMS_Q3_K;
-    case TMS_FTYPE_Q3_K_M: return TMS_Q4_K;
+    case TMS_FTYPE_IQ3_XXS: return TMS_IQ3_S;
+    case TMS_FTYPE_Q3_K_M:
+    case TMS_FTYPE_IQ3_M: return TMS_Q4_K;
     case TMS_FTYPE_Q3_K_L: return TMS_Q5_K;
+    default: return t;
+    }
+}
+
+/* IQ3_XS saves on the feed-forward matrices of the middle layers. */
+static enum tms_type ffn_up_type(const struct rules *r, enum tms_type t, int *counter, const char *name)
+{
+    int i = ffn_layer(r, (*counter)++, name), n = r->n_layers;
+    return r->ftype == TMS_FTYPE_IQ3_XS && i >= n / 8 && i < 7 * n / 8 ? TMS_IQ3_XXS : t;
+}
+
+/* The output matrix, and the embedding where it serves as one. */
+static enum tms_type output_type(const struct rules *r, enum tms_type t, uint64_t n_cols)
+{
+    if (r->options->output_type != TMS_TYPE_NONE) return r->options->output_type;
+    if (r->ftype == TMS_FTYPE_MXFP4_MOE || r->is_falcon || n_cols % tms_codec(t)->block_elems != 0) return TMS_Q8_0;
+    if (is_tiny(r->ftype) || r->ftype == TMS_FTYPE_IQ3_XXS) return TMS_Q5_K;
+    return t != TMS_Q8_0 ? TMS_Q6_K : t;
+}
+
+static enum tms_type token_embd_type(const struct rules *r, enum tms_type t)
+{
+    switch (r->ftype) {
+    case TMS_FTYPE_IQ2_XXS:
+    case TMS_FTYPE_IQ2_XS:
+    case TMS_FTYPE_IQ1_S:
+    case TMS_FTYPE_IQ1_M: return TMS_Q2_K;
+    case TMS_FTYPE_IQ2_S:
+    case TMS_FTYPE_IQ2_M:
+    case TMS_FTYPE_IQ3_XXS: return TMS_IQ3_S;
+    case TMS_FTYPE_TQ1_0:
+    case TMS_FTYPE_TQ2_0:
+    case TMS_FTYPE_Q2_0: return TMS_Q4_K;
     default: return t;
     }
 }
@@ -202,30 +309,43 @@ static enum tms_type rule_type(struct rules *r, const struct tms_mixture_tensor 
 {
     enum tms_type t = r->base;
     enum kind kind = kind_of(tensor->name);
-    if (kind == K_OUTPUT || (kind == K_TOKEN_EMBD && !r->has_output)) {
-        const struct tms_codec *codec = tms_codec(t);
-        if (r->is_falcon || tensor->n_cols % codec->block_elems != 0) return TMS_Q8_0;
-        return t != TMS_Q8_0 ? TMS_Q6_K : t;
-    }
+    if (kind == K_OUTPUT || (kind == K_TOKEN_EMBD && !r->has_output)) return output_type(r, t, tensor->n_cols);
+    if (r->ftype == TMS_FTYPE_MXFP4_MOE) return tensor->n_mats > 1 ? TMS_MXFP4 : TMS_Q8_0;
+    if (kind == K_TOKEN_EMBD) return token_embd_type(r, t);
+    if (is_tiny(r->ftype)) return tiny_type(r, t, kind);
     switch (kind) {
     case K_ATTN_V: return attn_v_type(r, t);
-    case K_ATTN_K: return r->n_experts == 8 ? TMS_Q8_0 : t;
+    case K_ATTN_K: return r->n_experts == 8 ? TMS_Q8_0 : attn_qk_type(r, t);
+    case K_ATTN_Q: return attn_qk_type(r, t);
     case K_FFN_DOWN: return ffn_down_type(r, t, tensor->name);
+    case K_FFN_GATE: return ffn_up_type(r, t, &r->i_gate, tensor->name);
+    case K_FFN_UP: return ffn_up_type(r, t, &r->i_up, tensor->name);
     case K_ATTN_OUTPUT: return attn_output_type(r, t);
     default: return t;
     }
 }
 
-/* What stands in where a row is no multiple of the type's block; F16 where even that does not fit. */
+/* What stands in where a row is no multiple of the type's block; TMS_TYPE_NONE where llama-quantize stops. */
 static enum tms_type fallback_type(enum tms_type t)
 {
     switch (t) {
+    case TMS_IQ1_S:
+    case TMS_IQ1_M:
+    case TMS_IQ2_XXS:
+    case TMS_IQ2_XS:
+    case TMS_IQ2_S:
+    case TMS_IQ3_XXS:
+    case TMS_IQ3_S:
+    case TMS_IQ4_XS: return TMS_IQ4_NL;
+    case TMS_Q2_0:
     case TMS_Q2_K:
-    case TMS_Q3_K: return TMS_Q4_0;
+    case TMS_Q3_K:
+    case TMS_TQ1_0:
+    case TMS_TQ2_0: return TMS_Q4_0;
     case TMS_Q4_K: return TMS_Q5_0;
     case TMS_Q5_K: return TMS_Q5_1;
     case TMS_Q6_K: return TMS_Q8_0;
-    default: return TMS_F16;
+    default: return tms_codec(t)->block_elems <= 32 ? TMS_F16 : TMS_TYPE_NONE;
     }
 }
 
@@ -234,21 +354,63 @@ static bool fits(enum tms_type t, uint64_t n_cols)
     return n_cols % tms_codec(t)->block_elems == 0;
 }
 
+static void make_fit(struct tms_mixture_tensor *t)
+{
+    if (fits(t->type, t->n_cols)) return;
+    enum tms_type type = fallback_type(t->type);
+    if (type == TMS_TYPE_NONE) {
+        t->problem = "its rows are no multiple of the type's block, and no other type stands in for it";
+        return;
+    }
+    t->fallback = true;
+    t->type = fits(type, t->n_cols) ? type : TMS_F16;
+}
+
+/* The type that the user asked for this tensor, or TMS_TYPE_NONE. */
+static enum tms_type asked_type(const struct tms_mixture_options *o, const char *name)
+{
+    enum tms_type found = TMS_TYPE_NONE;
+    pcre2_match_data *match = o->n_overrides ? pcre2_match_data_create(1, NULL) : NULL;
+    for (size_t i = 0; match && i < o->n_overrides && found == TMS_TYPE_NONE; i++)
+        if (pcre2_match(o->overrides[i].pattern, (PCRE2_SPTR)name, strlen(name), 0, 0, match, NULL) >= 0)
+            found = o->overrides[i].type;
+    pcre2_match_data_free(match);
+    return found;
+}
+
+static void choose(struct rules *r, struct tms_mixture_tensor *t)
+{
+    const struct tms_mixture_options *o = r->options;
+    enum kind kind = kind_of(t->name);
+    if (kind == K_OUTPUT && o->leave_output) return;
+    if (kind == K_TOKEN_EMBD && o->token_embd_type != TMS_TYPE_NONE) {
+        t->type = o->token_embd_type;
+    } else if (kind == K_OUTPUT && o->output_type != TMS_TYPE_NONE) {
+        t->type = o->output_type;
+    } else if (r->base == TMS_F32 || r->base == TMS_F16 || r->base == TMS_BF16) {
+        t->type = r->base;
+    } else {
+        enum tms_type asked = asked_type(o, t->name);
+        t->type = asked != TMS_TYPE_NONE ? asked : o->pure ? r->base : rule_type(r, t);
+    }
+    make_fit(t);
+}
+
 static int compare_tensors(const void *a, const void *b)
 {
     const struct tms_mixture_tensor *const *ta = a, *const *tb = b;
     return tms_mixture_compare_names((*ta)->name, (*tb)->name);
 }
 
-bool tms_mixture_assign(const struct tms_file_type *ftype, const struct tms_mixture_model *model, bool has_weights,
-                        bool pure, struct tms_mixture_tensor *tensors, size_t n)
+bool tms_mixture_assign(const struct tms_file_type *ftype, const struct tms_mixture_model *model,
+                        const struct tms_mixture_options *options, struct tms_mixture_tensor *tensors, size_t n)
 {
     struct tms_mixture_tensor **order = calloc(n ? n : 1, sizeof *order);
     if (!order) return false;
     struct rules r = {
         .ftype = ftype->id,
         .base = ftype->type,
-        .has_weights = has_weights,
+        .options = options,
         .is_falcon = strcmp(model->arch, "falcon") == 0,
         .n_gqa = model->n_kv_heads ? model->n_heads / model->n_kv_heads : 0,
         .n_experts = model->n_experts,
@@ -264,20 +426,44 @@ bool tms_mixture_assign(const struct tms_file_type *ftype, const struct tms_mixt
         if (kind == K_ATTN_V) r.n_attn_v++;
     }
     qsort(order, n, sizeof *order, compare_tensors);
-
     for (size_t i = 0; i < n; i++) {
         struct tms_mixture_tensor *t = order[i];
         t->type = t->source;
         t->fallback = false;
-        if (ftype->id == TMS_FTYPE_COPY || !tms_mixture_quantizes(t->name, t->n_dims)) continue;
-        bool is_float = ftype->type == TMS_F32 || ftype->type == TMS_F16 || ftype->type == TMS_BF16;
-        t->type = pure || is_float ? r.base : rule_type(&r, t);
-        if (!fits(t->type, t->n_cols)) {
-            t->fallback = true;
-            t->type = fallback_type(t->type);
-            if (!fits(t->type, t->n_cols)) t->type = TMS_F16;
-        }
+        t->problem = NULL;
+        if (ftype->id != TMS_FTYPE_COPY && tms_mixture_quantizes(t->name, t->n_dims)) choose(&r, t);
     }
     free(order);
     return true;
+}
+
+tms_status tms_type_override_parse(struct tms_type_override *out, const char *text, struct tms_error *err)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1])
+        return tms_fail(err, TMS_EUSAGE, "--tensor-type '%s': expected REGEX=TYPE", text);
+    const struct tms_codec *codec = tms_codec_by_name(equals + 1);
+    if (!codec || codec->id >= TMS_GGML_TYPES)
+        return tms_fail(err, TMS_EUSAGE, "--tensor-type '%s': '%s' is no tensor type", text, equals + 1);
+    char *pattern = strndup(text, (size_t)(equals - text));
+    if (!pattern) return tms_fail_memory(err, strlen(text));
+    for (char *c = pattern; *c; c++) *c = (char)tolower((unsigned char)*c);
+    int code;
+    PCRE2_SIZE at;
+    PCRE2_UCHAR problem[128];
+    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
+    free(pattern);
+    if (!compiled) {
+        pcre2_get_error_message(code, problem, sizeof problem);
+        return tms_fail(err, TMS_EUSAGE, "--tensor-type '%s': character %zu of the expression: %s", text, (size_t)at,
+                        (const char *)problem);
+    }
+    *out = (struct tms_type_override){compiled, codec->id};
+    return TMS_OK;
+}
+
+void tms_type_override_free(struct tms_type_override *override)
+{
+    pcre2_code_free(override->pattern);
+    override->pattern = NULL;
 }

@@ -260,7 +260,7 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     if (status != TMS_OK) return status;
     if (t->n_quantized == 0)
         return tms_fail(err, TMS_EINPUT, "%s: has no linear layers that %s could quantize", s->path, t->spec.name);
-    t->n_files = assign_shards(t, options->max_shard_bytes ? options->max_shard_bytes : DEFAULT_SHARD);
+    t->n_files = assign_shards(t, options->user->max_shard_bytes ? options->user->max_shard_bytes : DEFAULT_SHARD);
     t->files = tms_calloc(t->n_files, sizeof *t->files);
     if (!t->files) return tms_fail_memory(err, t->n_files * sizeof *t->files);
     for (size_t f = 0; f < t->n_files; f++) {

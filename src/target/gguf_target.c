@@ -10,12 +10,14 @@
 #include "model/metadata.h"
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
+#include "target/override.h"
 
 /* ---- names: every source tensor gets its GGUF name ---- */
 
 struct planned {
     size_t source; /* index, or SIZE_MAX for a tensor that tamis makes itself */
     const char *name;
+    const char *old_name; /* before --prune-layers renumbered it: importance weights go by it */
     uint64_t permute_heads;
     const float *contents;
     uint32_t n_dims;
@@ -30,6 +32,7 @@ struct plan {
     struct tms_error *err;
     struct planned *tensors;
     size_t n;
+    uint32_t n_layers_kept; /* with --prune-layers; else 0 */
 };
 
 static tms_status plan_rope_freqs(struct plan *p)
@@ -190,26 +193,63 @@ static struct tms_mixture_model mixture_model(const struct tms_source *s)
     return m;
 }
 
+/* "q8_0" to its type; NULL to TMS_TYPE_NONE. */
+static tms_status type_named(const char *name, const char *option, enum tms_type *out, struct tms_error *err)
+{
+    const struct tms_codec *codec = name ? tms_codec_by_name(name) : NULL;
+    if (name && (!codec || codec->id >= TMS_GGML_TYPES))
+        return tms_fail(err, TMS_EUSAGE, "--%s '%s': no tensor type of that name", option, name);
+    *out = codec ? codec->id : TMS_TYPE_NONE;
+    return TMS_OK;
+}
+
+static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o, struct tms_type_override *overrides)
+{
+    const struct tms_quantize_options *user = p->options->user;
+    *o = (struct tms_mixture_options){.has_weights = p->options->imatrix != NULL,
+                                      .pure = user->pure,
+                                      .leave_output = user->leave_output_tensor,
+                                      .overrides = overrides};
+    tms_status status = type_named(user->output_tensor_type, "output-tensor-type", &o->output_type, p->err);
+    if (status == TMS_OK)
+        status = type_named(user->token_embedding_type, "token-embedding-type", &o->token_embd_type, p->err);
+    for (size_t i = 0; i < user->n_tensor_types && status == TMS_OK; i++) {
+        status = tms_type_override_parse(&overrides[i], user->tensor_types[i], p->err);
+        if (status == TMS_OK) o->n_overrides++;
+    }
+    return status;
+}
+
 static tms_status assign_mixture(struct plan *p)
 {
     const struct tms_source *s = p->t->source;
     struct tms_mixture_tensor *m = tms_calloc(p->n, sizeof *m);
+    struct tms_type_override *overrides = tms_calloc(p->options->user->n_tensor_types, sizeof *overrides);
     struct tms_mixture_model model = mixture_model(s);
-    if (!m) return tms_fail_memory(p->err, p->n * sizeof *m);
-    for (size_t i = 0; i < p->n; i++) {
+    struct tms_mixture_options o = {0};
+    tms_status status = m && overrides ? TMS_OK : tms_fail_memory(p->err, p->n * sizeof *m);
+    if (status == TMS_OK) status = mixture_options(p, &o, overrides);
+    for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
         const struct planned *to = &p->tensors[i];
         m[i] = (struct tms_mixture_tensor){.name = to->name,
                                            .n_dims = to->n_dims,
                                            .n_cols = to->n_dims ? to->shape[to->n_dims - 1] : 1,
+                                           .n_mats = to->n_dims > 2 ? to->shape[to->n_dims - 3] : 1,
                                            .source = s->kind == TMS_SOURCE_GGUF ? to->type : TMS_F32};
     }
-    bool ok = tms_mixture_assign(p->t->spec.ftype, &model, false, p->options->pure, m, p->n);
-    for (size_t i = 0; i < p->n && ok; i++) {
+    if (status == TMS_OK && !tms_mixture_assign(p->t->spec.ftype, &model, &o, m, p->n))
+        status = tms_fail_memory(p->err, p->n * sizeof *m);
+    for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
         p->tensors[i].type = m[i].type;
         p->tensors[i].fallback = m[i].fallback;
+        if (m[i].problem)
+            status = tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' as %s: %s", s->path, m[i].name,
+                              tms_codec(m[i].type)->name, m[i].problem);
     }
+    for (size_t i = 0; i < o.n_overrides; i++) tms_type_override_free(&overrides[i]);
+    free(overrides);
     free(m);
-    return ok ? TMS_OK : tms_fail_memory(p->err, p->n * sizeof *m);
+    return status;
 }
 
 /* "auto": the type of the first matrix, BF16 or F16. */
@@ -218,6 +258,58 @@ static enum tms_type auto_type(const struct tms_source *s)
     for (size_t i = 0; i < s->n_tensors; i++)
         if (s->tensors[i].n_dims >= 2) return s->tensors[i].type == TMS_BF16 ? TMS_BF16 : TMS_F16;
     return TMS_F16;
+}
+
+/* ---- leaving layers out ---- */
+
+/* "3,4,11" to a table of which layers go: pruned[layer]. */
+static tms_status parse_layers(const char *text, bool *pruned, size_t n_layers, struct tms_error *err)
+{
+    for (const char *c = text;;) {
+        char *end;
+        unsigned long layer = strtoul(c, &end, 10);
+        if (*c < '0' || *c > '9' || (*end && *end != ','))
+            return tms_fail(err, TMS_EUSAGE, "--prune-layers '%s': expected numbers of layers with commas between",
+                            text);
+        if (layer >= n_layers)
+            return tms_fail(err, TMS_EUSAGE, "--prune-layers: there is no layer %lu, the model has %zu", layer,
+                            n_layers);
+        pruned[layer] = true;
+        if (!*end) return TMS_OK;
+        c = end + 1;
+    }
+}
+
+/* Drops the tensors of pruned layers and renumbers the others. */
+static tms_status prune_layers(struct plan *p)
+{
+    enum { MOST = 1 << 13 };
+    const char *text = p->options->user->prune_layers;
+    size_t n_layers = 0, kept = 0;
+    uint32_t numbers[MOST], next = 0;
+    bool pruned[MOST] = {false};
+    int layer, at;
+    if (!text) return TMS_OK;
+    for (size_t i = 0; i < p->n; i++)
+        if (sscanf(p->tensors[i].name, "blk.%d.", &layer) == 1 && layer >= 0 && layer < MOST &&
+            (size_t)layer >= n_layers)
+            n_layers = (size_t)layer + 1;
+    tms_status status = parse_layers(text, pruned, n_layers, p->err);
+    for (size_t i = 0; i < n_layers; i++) numbers[i] = pruned[i] ? 0 : next++;
+    if (status == TMS_OK && next == 0) status = tms_fail(p->err, TMS_EUSAGE, "--prune-layers leaves no layer");
+    for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
+        struct planned t = p->tensors[i];
+        if (sscanf(t.name, "blk.%d.%n", &layer, &at) == 1 && layer >= 0 && layer < MOST) {
+            if (pruned[layer]) continue;
+            t.old_name = t.name;
+            t.name = tms_arena_printf(&p->t->arena, "blk.%u.%s", numbers[layer], t.name + at);
+            if (!t.name) status = tms_fail_memory(p->err, 64);
+        }
+        p->tensors[kept++] = t;
+    }
+    p->n = kept;
+    p->n_layers_kept = next;
+    return status;
 }
 
 /* ---- files and key-values ---- */
@@ -234,7 +326,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
         tms_kvs_remove(&t->kvs, "split.count");
         tms_kvs_remove(&t->kvs, "split.tensors.count");
     } else {
-        struct tms_metadata_options mo = {.name = p->options->model_name,
+        struct tms_metadata_options mo = {.name = p->options->user->model_name,
                                           .file_type = file_type,
                                           .n_parameters = 0,
                                           .warn = p->options->warn,
@@ -247,7 +339,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
         status = tms_metadata_build(&t->kvs, s, &mo, p->err);
         if (status != TMS_OK) return status;
         struct tms_tokenizer_options to = {.vocab_size = s->config.vocab,
-                                           .pre = p->options->pre,
+                                           .pre = p->options->user->pre,
                                            .config = s->config_json,
                                            .arch = s->arch->gguf,
                                            .warn = p->options->warn,
@@ -255,12 +347,25 @@ static tms_status build_kvs(struct plan *p, int file_type)
         status = tms_tokenizer_export(&t->kvs, s->path, &to, p->err);
         if (status != TMS_OK) return status;
     }
-    if (p->options->model_name) tms_kvs_set_string(&t->kvs, "general.name", p->options->model_name);
-    if (!p->options->converter && !(copy && s->kind == TMS_SOURCE_GGUF)) {
+    if (p->options->user->model_name) tms_kvs_set_string(&t->kvs, "general.name", p->options->user->model_name);
+    if (!p->options->converter) {
+        uint64_t was;
+        if (copy && s->kind == TMS_SOURCE_GGUF && tms_kv_as_u64(tms_kvs_find(&t->kvs, "general.file_type"), &was))
+            file_type = (int)was;
         tms_kvs_remove(&t->kvs, "general.quantization_version");
         tms_kvs_remove(&t->kvs, "general.file_type");
         tms_kvs_set_u32(&t->kvs, "general.quantization_version", 2);
-        tms_kvs_set_u32(&t->kvs, "general.file_type", (uint32_t)file_type);
+        if (file_type >= 0) tms_kvs_set_u32(&t->kvs, "general.file_type", (uint32_t)file_type);
+    }
+    status = tms_override_kvs(&t->kvs, p->options->user->override_kv, p->options->user->n_override_kv, p->err);
+    if (status != TMS_OK) return status;
+    if (p->options->imatrix) tms_imatrix_set_keys(p->options->imatrix, &t->kvs);
+    if (p->n_layers_kept) {
+        char key[160];
+        snprintf(key, sizeof key, "%.100s.block_count",
+                 s->kind == TMS_SOURCE_GGUF ? tms_source_arch_name(s) : s->arch->gguf);
+        tms_kvs_remove(&t->kvs, key);
+        tms_kvs_set_u32(&t->kvs, key, p->n_layers_kept);
     }
     return t->kvs.failed ? tms_fail_memory(p->err, 0) : TMS_OK;
 }
@@ -270,10 +375,13 @@ static uint32_t split_files(struct plan *p)
 {
     uint64_t bytes = 0, count = 0;
     uint32_t file = 0;
+    for (size_t i = 0; i < p->t->n_outs && p->options->user->keep_split; i++)
+        file = p->t->outs[i].file > file ? p->t->outs[i].file : file; /* set by add_planned */
+    if (p->options->user->keep_split) return file + 1;
     for (size_t i = 0; i < p->t->n_outs; i++) {
         struct tms_out_tensor *out = &p->t->outs[i];
-        bool full = (p->options->split_max_tensors && count >= p->options->split_max_tensors) ||
-                    (p->options->split_max_bytes && bytes + out->bytes > p->options->split_max_bytes);
+        bool full = (p->options->user->split_max_tensors && count >= p->options->user->split_max_tensors) ||
+                    (p->options->user->split_max_bytes && bytes + out->bytes > p->options->user->split_max_bytes);
         if (full && count > 0) {
             file++;
             bytes = count = 0;
@@ -346,11 +454,11 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
 {
     struct tms_target *t = p->t;
     const struct tms_file_type *ftype = t->spec.ftype;
-    if (tms_mixture_needs_weights(ftype, from->name, from->type) && !p->options->preview)
-        return tms_fail(
-            p->err, TMS_EINPUT,
-            "%s: tensor '%s' in %s needs importance weights, which this version does not read yet; take q2_k",
-            t->source->path, from->name, ftype->name);
+    bool needs_weights = tms_mixture_needs_weights(ftype, from->name, from->type);
+    if (needs_weights && !p->options->imatrix && !p->options->preview)
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: tensor '%s' in %s needs importance weights: give them with --imatrix FILE",
+                        t->source->path, from->name, ftype->name);
     struct tms_out_tensor *out = tms_target_add_out(t, from->name, from->type, from->n_dims, from->shape);
     if (!out) return tms_fail_memory(p->err, sizeof *out);
     out->contents = from->contents;
@@ -358,8 +466,9 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (from->fallback) t->n_fallbacks++;
     if (from->contents) return TMS_OK;
     const struct tms_tensor *source = &t->source->tensors[from->source];
+    if (p->options->user->keep_split) out->file = source->file;
     bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE;
-    if (!same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !p->options->allow_requantize)
+    if (!same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !p->options->user->allow_requantize)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
                         "original, or use --allow-requantize",
@@ -368,13 +477,29 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
                         t->source->path, source->name, tms_codec(source->type)->name);
     const struct tms_codec *codec = tms_codec(from->type);
-    if (!same && !codec->encode)
+    const float *weights = NULL;
+    if (!same && p->options->imatrix) {
+        tms_status status =
+            tms_imatrix_values(p->options->imatrix, from->old_name ? from->old_name : from->name, source->cols,
+                               source->n_dims > 2 ? source->shape[source->n_dims - 3] : 1, &weights, p->err);
+        if (status != TMS_OK) return status;
+        if (!weights && needs_weights)
+            return tms_fail(p->err, TMS_EINPUT, "%s: has no weights for tensor '%s', and %s needs them",
+                            p->options->imatrix->path, from->name, codec->name);
+    }
+    if (!codec->encode_weighted) weights = NULL; /* the type makes no use of them */
+    if (!same && !codec->encode && !weights && codec->encode_weighted && !p->options->preview)
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: tensor '%s' as %s needs importance weights: give them with --imatrix FILE",
+                        t->source->path, source->name, codec->name);
+    if (!same && !codec->encode && !weights && !p->options->preview)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' would get type %s, which tamis cannot write yet",
                         t->source->path, source->name, codec->name);
     struct tms_route *route =
         tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, sizeof *route);
     route->codec = codec;
+    route->weights = weights;
     route->permute_heads = from->permute_heads;
     if (is_float(from->type))
         t->n_kept++;
@@ -395,6 +520,7 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
         status = plan_gguf_source(&p);
     else
         status = plan_hf(&p);
+    if (status == TMS_OK) status = prune_layers(&p);
     if (status != TMS_OK) goto done;
 
     int file_type = ftype->id;
@@ -408,10 +534,10 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
     } else {
         status = assign_mixture(&p);
         if (status != TMS_OK) goto done;
-        qsort(p.tensors, p.n, sizeof *p.tensors, compare_planned);
+        if (!options->user->keep_split) qsort(p.tensors, p.n, sizeof *p.tensors, compare_planned);
     }
     if (!options->preview) status = build_kvs(&p, file_type);
-    for (size_t i = 0; i < p.n && status == TMS_OK && !options->vocab_only; i++)
+    for (size_t i = 0; i < p.n && status == TMS_OK && !options->user->vocab_only; i++)
         status = add_planned(&p, &p.tensors[i]);
     if (status == TMS_OK && !options->preview) status = lay_out(&p);
 done:

@@ -151,7 +151,8 @@ bool tms_type_at(size_t i, struct tms_type_info *info)
 tms_status tms_preview(struct tms_preview **out, const struct tms_model *model, const char *type, struct tms_error *err)
 {
     struct tms_spec spec;
-    struct tms_target_options options = {.preview = true, .allow_requantize = true};
+    const struct tms_quantize_options user = {.allow_requantize = true};
+    struct tms_target_options options = {.user = &user, .preview = true};
     tms_status status = tms_spec_parse(&spec, type, err);
     if (status != TMS_OK) return status;
     struct tms_preview *p = calloc(1, sizeof *p);

@@ -13,8 +13,10 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "base/numbers.h"
 #include "base/clock.h"
+#include "base/numbers.h"
+#include "base/sums.h"
+#include "model/heads.h"
 
 #define JOB_VALUES (1u << 18)
 
@@ -70,36 +72,19 @@ struct run {
 
 /* ---- cutting into jobs ---- */
 
-static uint64_t gcd(uint64_t a, uint64_t b)
-{
-    while (b) {
-        uint64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
-static uint64_t lcm(uint64_t a, uint64_t b)
-{
-    uint64_t divisor = gcd(a, b);
-    return divisor ? a / divisor * b : 1;
-}
-
 /* Values that must stay together: whole blocks of the source and of every use, whole rows where rows matter. */
 static uint64_t unit_of(const struct run *r, const struct work *w)
 {
     const struct tms_tensor *t = w->tensor;
     uint64_t cols = t->cols ? t->cols : 1;
-    uint64_t unit = tms_codec(t->type)->block_elems;
-    if (t->scale != TMS_NO_SCALE) unit = lcm(unit, cols);
+    uint64_t unit = tms_source_unit(t);
     for (size_t i = 0; i < w->n_uses; i++) {
         const struct use *use = &r->uses[w->first_use + i];
         const struct tms_route *route = use->route;
-        if (route->kind == TMS_ROUTE_CODEC) unit = lcm(unit, route->codec->block_elems);
-        if (route->kind == TMS_ROUTE_BNB4) unit = lcm(unit, use->target->spec.block_size);
-        if (route->kind == TMS_ROUTE_INT8) unit = lcm(unit, cols);
-        if (route->permute_heads) unit = lcm(unit, t->n_elems / route->permute_heads);
+        if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, t->n_elems);
+        if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, t->n_elems);
+        if (route->kind == TMS_ROUTE_INT8) unit = tms_common_multiple(unit, cols, t->n_elems);
+        if (route->permute_heads) unit = tms_common_multiple(unit, t->n_elems / route->permute_heads, t->n_elems);
     }
     return unit;
 }
@@ -205,44 +190,6 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
 
 /* ---- one job ---- */
 
-/* Sum of (a - b)^2 in eight lanes with a fixed order, so that every machine gets the same. */
-static double squared_distance(const float *restrict a, const float *restrict b, size_t n)
-{
-    double lanes[8] = {0};
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (size_t l = 0; l < 8; l++) {
-            double d = (double)a[i + l] - (double)b[i + l];
-            lanes[l] += d * d;
-        }
-    for (; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-        lanes[i % 8] += d * d;
-    }
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-static double squared_norm(const float *restrict a, size_t n)
-{
-    double lanes[8] = {0};
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (size_t l = 0; l < 8; l++) lanes[l] += (double)a[i + l] * (double)a[i + l];
-    for (; i < n; i++) lanes[i % 8] += (double)a[i] * (double)a[i];
-    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-/* Rotary halves to neighbours, per head of `rows` rows: row 2i <- i, 2i+1 <- i + rows/2. A bias is a matrix with
- * one column. */
-static void turn_heads(const float *x, float *out, uint64_t n, uint64_t rows, uint64_t cols)
-{
-    for (uint64_t head = 0; head * rows * cols < n; head++)
-        for (uint64_t row = 0; row < rows; row++) {
-            uint64_t from = row / 2 + (row % 2) * (rows / 2);
-            memcpy(out + (head * rows + row) * cols, x + (head * rows + from) * cols, cols * sizeof *x);
-        }
-}
-
 static tms_status fail_at(const struct run *r, const struct tms_tensor *t, uint64_t index, float value,
                           const char *problem, struct tms_error *err)
 {
@@ -289,6 +236,25 @@ static size_t blame(const float *x, size_t first, size_t n, const struct tms_cod
     return worst;
 }
 
+/* Rows with importance weights go matrix by matrix: each expert has its own. */
+static void encode(const struct tms_route *route, const struct tms_tensor *t, const float *x, uint64_t first,
+                   uint64_t n, uint8_t *codes)
+{
+    if (!route->weights) {
+        route->codec->encode(x, codes, n);
+        return;
+    }
+    uint64_t mat_rows = t->n_dims > 1 ? t->shape[t->n_dims - 2] : 1;
+    for (uint64_t row = first / t->cols, end = row + n / t->cols; row < end;) {
+        uint64_t mat = row / mat_rows, n_rows = (mat + 1) * mat_rows - row;
+        if (n_rows > end - row) n_rows = end - row;
+        uint64_t at = row * t->cols - first;
+        route->codec->encode_weighted(x + at, route->weights + mat * t->cols, codes + tms_codec_bytes(route->codec, at),
+                                      n_rows, t->cols);
+        row += n_rows;
+    }
+}
+
 static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
                          struct scratch *s, struct outcome *o, struct tms_error *err)
 {
@@ -309,10 +275,10 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
     case TMS_ROUTE_CODEC:
         if (route->permute_heads) {
             uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
-            turn_heads(s->x, s->turned, job->n, rows / cols, cols);
+            tms_heads_to_neighbours(s->x, s->turned, job->n, rows / cols, cols);
             x = s->turned;
         }
-        route->codec->encode(x, s->codes, job->n);
+        encode(route, t, x, job->first, job->n, s->codes);
         bytes = tms_codec_bytes(route->codec, job->n);
         offset = tms_codec_bytes(route->codec, job->first);
         exact = route->codec->id == TMS_F32;
@@ -346,7 +312,7 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         break;
     }
     if (!exact) {
-        o->squared_error = squared_distance(x, s->back, job->n);
+        o->squared_error = tms_squared_distance(x, s->back, job->n);
         if (!isfinite(o->squared_error)) {
             size_t bad = blame(x, tms_first_nonfinite(s->back, job->n), job->n, route->codec);
             return fail_at(r, t, job->first + bad, x[bad],
@@ -417,7 +383,7 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
     } else {
         status = tms_source_read_raw(r->p->source, t, job->first, job->n, s->raw, err);
     }
-    double norm = status == TMS_OK && w->decode ? squared_norm(s->x, job->n) : 0;
+    double norm = status == TMS_OK && w->decode ? tms_squared_norm(s->x, job->n) : 0;
     for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
         struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
         double start = tms_seconds();

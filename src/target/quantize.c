@@ -20,6 +20,7 @@ struct order {
     struct tms_target_stats *stats;
     struct tms_result *results;
     struct tms_pool *pool;
+    struct tms_imatrix *imatrix;
 };
 
 /* "DIR/NAME-q4_k_m.gguf" or "DIR/NAME-nf4-dq": the model's name, the type in the spelling of --to. */
@@ -160,19 +161,11 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
                            struct tms_error *err)
 {
     const struct tms_quantize_options *q = o->options;
-    struct tms_target_options to = {
-        .converter = converter,
-        .pure = q->pure,
-        .allow_requantize = q->allow_requantize,
-        .vocab_only = q->vocab_only,
-        .model_name = q->model_name,
-        .pre = q->pre,
-        .split_max_bytes = q->split_max_bytes,
-        .split_max_tensors = q->split_max_tensors,
-        .max_shard_bytes = q->max_shard_bytes,
-        .warn = i == 0 ? q->warning : NULL,
-        .warn_ctx = q->warning_ctx, /* once, not once per target */
-    };
+    struct tms_target_options to = {.user = q,
+                                    .converter = converter,
+                                    .imatrix = o->imatrix,
+                                    .warn = i == 0 ? q->warning : NULL, /* once, not once per target */
+                                    .warn_ctx = q->warning_ctx};
     struct tms_spec spec;
     to.convert_auto = converter && strcasecmp(type, "auto") == 0;
     tms_status status = tms_spec_parse(&spec, to.convert_auto ? "f16" : type, err);
@@ -194,6 +187,18 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     struct tms_target *t = o->targets[i];
     t->path = q->n_types > 1 ? numbered_path(out, o->source->path, &spec) : strdup(out);
     return t->path ? TMS_OK : tms_fail_memory(err, strlen(out));
+}
+
+static tms_status open_imatrix(struct order *o, struct tms_error *err)
+{
+    const struct tms_quantize_options *q = o->options;
+    struct tms_imatrix_options io = {.include = q->include_weights,
+                                     .n_include = q->n_include_weights,
+                                     .exclude = q->exclude_weights,
+                                     .n_exclude = q->n_exclude_weights,
+                                     .warn = q->warning,
+                                     .warn_ctx = q->warning_ctx};
+    return tms_imatrix_open(&o->imatrix, q->imatrix, &io, err);
 }
 
 static tms_status make_out_folder(const char *out, struct tms_error *err)
@@ -225,6 +230,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
+    if (status == TMS_OK && options->imatrix) status = open_imatrix(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
         status = plan_one(&o, i, options->types[i], out, converter, err);
     if (status == TMS_OK && !options->dry_run) {
@@ -245,6 +251,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     tms_pool_free(o.pool);
     for (size_t i = 0; o.targets && i < o.n; i++) tms_target_free(o.targets[i]);
     tms_source_close(o.source);
+    tms_imatrix_close(o.imatrix);
     free(o.targets);
     free(o.stats);
     if (status != TMS_OK) {

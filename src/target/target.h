@@ -3,7 +3,10 @@
 #ifndef TMS_TARGET_TARGET_H
 #define TMS_TARGET_TARGET_H
 
+#include <tamis/tamis.h>
+
 #include "base/file.h"
+#include "calib/imatrix.h"
 #include "model/source.h"
 #include "plan/spec.h"
 
@@ -37,6 +40,7 @@ struct tms_route {
     enum tms_route_kind kind;
     size_t out; /* index of the tensor that gets the codes */
     const struct tms_codec *codec;
+    const float *weights;   /* CODEC: importance of the columns, [matrices][cols], or NULL; borrowed from the imatrix */
     uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
@@ -71,12 +75,11 @@ struct tms_target {
 };
 
 struct tms_target_options {
+    const struct tms_quantize_options *user; /* what the caller asked for */
     bool converter;    /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
     bool convert_auto; /* the matrices' type is that of the source (bf16 or f16) */
-    bool pure, allow_requantize, vocab_only;
-    bool preview; /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
-    const char *model_name, *pre;
-    uint64_t split_max_bytes, split_max_tensors, max_shard_bytes;
+    bool preview;      /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
+    const struct tms_imatrix *imatrix; /* importance weights, or NULL; lives as long as the target */
     tms_report_fn warn;
     void *warn_ctx;
 };

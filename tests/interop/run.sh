@@ -18,7 +18,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 scratch=${TMPDIR:-/tmp}/tamis-peers
 tamis=$repository/build/release/tamis
-programs=(gguf_reads llama_quantize_same tokenizer_same llama_logits safetensors_reads bnb_loads)
+programs=(gguf_reads llama_quantize_same options_same tokenizer_same llama_logits safetensors_reads bnb_loads)
 setup_only=no
 
 usage() {
