@@ -33,6 +33,7 @@ struct plan {
     struct planned *tensors;
     size_t n;
     uint32_t n_layers_kept; /* with --prune-layers; else 0 */
+    size_t n_again;         /* tensors that were quantized before and are quantized anew */
 };
 
 static tms_status plan_rope_freqs(struct plan *p)
@@ -468,7 +469,9 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     const struct tms_tensor *source = &t->source->tensors[from->source];
     if (p->options->user->keep_split) out->file = source->file;
     bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE;
-    if (!same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !p->options->user->allow_requantize)
+    /* Widening to a float loses nothing more; quantizing anew does. */
+    bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !is_float(from->type);
+    if (again && !p->options->user->allow_requantize)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
                         "original, or use --allow-requantize",
@@ -476,6 +479,7 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (!same && !tms_source_decodes(source))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
                         t->source->path, source->name, tms_codec(source->type)->name);
+    if (again) p->n_again++;
     const struct tms_codec *codec = tms_codec(from->type);
     const float *weights = NULL;
     if (!same && p->options->imatrix) {
@@ -539,6 +543,13 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
     if (!options->preview) status = build_kvs(&p, file_type);
     for (size_t i = 0; i < p.n && status == TMS_OK && !options->user->vocab_only; i++)
         status = add_planned(&p, &p.tensors[i]);
+    if (status == TMS_OK && p.n_again && options->warn) {
+        char line[200];
+        snprintf(line, sizeof line,
+                 "%zu tensors were quantized before: their first loss is not in the errors told here, it adds to them",
+                 p.n_again);
+        options->warn(options->warn_ctx, line);
+    }
     if (status == TMS_OK && !options->preview) status = lay_out(&p);
 done:
     free(p.tensors);

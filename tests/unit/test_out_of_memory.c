@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "calib/imatrix.h"
 #include "file/gguf.h"
 #include "file/safetensors.h"
 
@@ -148,6 +149,34 @@ static void gguf_reader_survives_failing_allocations(void **state)
     survives(open_gguf, 30);
 }
 
+static tms_status open_imatrix(const char *path)
+{
+    struct tms_imatrix *untouched = (struct tms_imatrix *)&err, *imatrix = untouched;
+    tms_status status = tms_imatrix_open(&imatrix, path, NULL, &err);
+    if (status == TMS_OK)
+        tms_imatrix_close(imatrix);
+    else
+        assert_ptr_equal(imatrix, untouched);
+    return status;
+}
+
+static tms_status open_imatrix_dat(void)
+{
+    return open_imatrix(golden("imatrix/pebble.dat"));
+}
+
+static tms_status open_imatrix_gguf(void)
+{
+    return open_imatrix(golden("imatrix/pebble.gguf"));
+}
+
+static void imatrix_reader_survives_failing_allocations(void **state)
+{
+    (void)state;
+    survives(open_imatrix_dat, 10);
+    survives(open_imatrix_gguf, 100);
+}
+
 static tms_status lay_out_gguf(void)
 {
     struct tms_kvs kvs = {0};
@@ -191,6 +220,7 @@ int main(void)
         cmocka_unit_test(safetensors_reader_survives_failing_allocations),
         cmocka_unit_test(safetensors_layout_survives_failing_allocations),
         cmocka_unit_test(gguf_reader_survives_failing_allocations),
+        cmocka_unit_test(imatrix_reader_survives_failing_allocations),
         cmocka_unit_test(gguf_layout_survives_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);

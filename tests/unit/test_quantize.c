@@ -149,6 +149,7 @@ static void quantized_gguf_needs_leave_to_be_quantized_again(void **state)
     assert_int_equal(fail_one(first, scratch("second.gguf"), "q4_0", NULL, &err), TMS_EINPUT);
     assert_non_null(strstr(err.message, "--allow-requantize"));
     run_one(first, scratch("second.gguf"), "q4_0", &allow);
+    run_one(first, scratch("wide.gguf"), "f16", NULL); /* widening needs no leave */
     run_one(first, scratch("copy.gguf"), "copy", NULL);
     expect_same_file(first, scratch("copy.gguf"));
 }
