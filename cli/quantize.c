@@ -189,13 +189,15 @@ int run_quantize(const struct command *self, int argc, char **argv)
     struct job job = {.command = self};
     struct tms_quantize_options *o = &job.options;
     struct llama_options llama = {.tensor_types_file = NULL};
-    const char *to = NULL, *types[64];
-    struct option options[10 + N_LLAMA_OPTIONS] = {
+    const char *to = NULL, *types[64], *compat = "2026";
+    struct option options[11 + N_LLAMA_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
         {"force", 0, OPTION_FLAG, &o->force, NULL, "replace a folder that exists"},
         {"no-verify", 0, OPTION_FLAG, &o->no_verify, NULL, "do not read the outputs back"},
+        {"compat", 0, OPTION_TEXT, &compat, "YEAR",
+         "GGUF: rules of types as llama.cpp had them in 2025 (February) or 2026"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
          "folders: bytes per safetensors file (default 50G)"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "GGUF: general.name (default: from the folder's name)"},
@@ -205,11 +207,14 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    llama_option_rows(options + 10, &llama, o);
+    llama_option_rows(options + 11, &llama, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");
     if (!job.out) return wrong_usage(self, "-o is missing: where to write?");
+    o->rules_of_2025 = strcmp(compat, "2025") == 0;
+    if (!o->rules_of_2025 && strcmp(compat, "2026") != 0)
+        return wrong_usage(self, "--compat '%s': expected 2025 or 2026", compat);
     code = finish_llama_options(self, &llama, o);
     char *copy = strdup(to);
     if (!copy) code = 3;

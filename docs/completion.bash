@@ -25,7 +25,7 @@ _tamis()
     inspect) options="--to --tensors" ;;
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify" ;;
     llama-quantize) options="$llama --dry-run" ;;
-    quantize) options="$llama --to --output --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    quantize) options="$llama --to --output --compat --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

@@ -164,6 +164,7 @@ struct tms_quantize_options {
     const char *const *override_kv; /* "KEY=int|float|bool|str:VALUE" */
     size_t n_override_kv;
     const char *prune_layers;   /* "3,4,11": layers to leave out; or NULL */
+    bool rules_of_2025;         /* mixtures and fallbacks as llama.cpp had them in February 2025 */
     tms_line_fn warning;
     void *warning_ctx;
     tms_progress_fn progress;

@@ -55,11 +55,21 @@ static bool is_wanted(const struct tms_imatrix_options *options, const char *nam
     return !holds_one_of(name, options->exclude, options->n_exclude);
 }
 
-/* The entries while they are read; `total` counts those that the lists leave out too. */
+/* The entries while they are read. */
 struct reading {
     struct tms_imatrix *imatrix;
-    size_t cap, total;
+    size_t cap;
+    size_t n_seen; /* those that the lists leave out too */
+    const char *last_seen;
 };
+
+/* Counts an entry; false if the lists leave it out. */
+static bool takes(struct reading *reading, const char *name)
+{
+    reading->n_seen++;
+    reading->last_seen = name;
+    return is_wanted(&reading->imatrix->options, name);
+}
 
 static tms_status add_entry(struct reading *reading, const struct tms_imatrix_entry *entry, struct tms_error *err)
 {
@@ -162,9 +172,8 @@ static tms_status read_dat_entry(struct reading *reading, struct dat *dat, struc
                         ": the file is damaged or cut short",
                         dat->file.path, entry.name, n_values, at, left(dat) / sizeof values[0]);
     entry.n_values = (size_t)n_values;
-    reading->total++;
     at = dat->at;
-    if (!is_wanted(&imatrix->options, entry.name)) {
+    if (!takes(reading, entry.name)) {
         dat->at += entry.n_values * sizeof values[0];
         return TMS_OK;
     }
@@ -318,8 +327,7 @@ static tms_status read_gguf_entry(struct reading *reading, const struct tms_gguf
     if (entry.n_values % entry.n_counts)
         return tms_fail(err, TMS_EINPUT, "%s: entry '%s': %zu counts do not divide %zu sums: the file is damaged", path,
                         name, entry.n_counts, entry.n_values);
-    reading->total++;
-    if (!is_wanted(&imatrix->options, name)) return TMS_OK;
+    if (!takes(reading, name)) return TMS_OK;
     status = read_tensor(gguf, sums, &values, &imatrix->arena, err);
     if (status == TMS_OK) status = read_tensor(gguf, counts, &its_counts, &scratch, err);
     if (status == TMS_OK) status = divide(&entry, values, its_counts, path, counts->offset, err);
@@ -356,7 +364,7 @@ static tms_status read_gguf(struct reading *reading, const struct tms_gguf *gguf
         status = find_partner(gguf, name, is_sums ? COUNTS : SUMS, &partner, err);
         if (status == TMS_OK && is_sums) status = read_gguf_entry(reading, gguf, name, tensor, partner, err);
     }
-    if (status == TMS_OK && reading->total == 0)
+    if (status == TMS_OK && reading->n_seen == 0)
         status = tms_fail(err, TMS_EINPUT, "%s: an importance matrix without entries: llama-imatrix saw no text",
                           gguf->files[0].path);
     return status;
@@ -382,10 +390,9 @@ static tms_status finish(const struct reading *reading, struct tms_error *err)
 {
     struct tms_imatrix *imatrix = reading->imatrix;
     if (imatrix->n == 0)
-        return tms_fail(err, TMS_EUSAGE,
-                        "%s: --%s-weights leaves none of its %zu entries: look at their names with "
-                        "`tamis inspect`",
-                        imatrix->path, imatrix->options.n_include ? "include" : "exclude", reading->total);
+        return tms_fail(err, TMS_EUSAGE, "%s: --%s-weights leaves none of its %zu entries; their names are like '%s'",
+                        imatrix->path, imatrix->options.n_include ? "include" : "exclude", reading->n_seen,
+                        reading->last_seen);
     qsort(imatrix->entries, imatrix->n, sizeof imatrix->entries[0], compare_names);
     for (size_t i = 1; i < imatrix->n; i++)
         if (strcmp(imatrix->entries[i - 1].name, imatrix->entries[i].name) == 0)

@@ -23,6 +23,7 @@ enum kind {
     K_FFN_UP,
     K_FFN_GATE,
     K_FFN_DOWN,
+    K_QKV, /* fused queries, keys and values: a kind of their own by the rules of 2025, K_ATTN_V by today's */
     K_OTHER
 };
 
@@ -102,16 +103,17 @@ bool tms_mixture_quantizes(const char *name, uint32_t n_dims)
     return true;
 }
 
-bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type)
+bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type, bool of_2025)
 {
+    if (of_2025 && (type == TMS_IQ1_S || type == TMS_IQ2_XXS || type == TMS_IQ2_XS)) return true;
     if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "output.weight") == 0) return false;
     switch (type) {
     case TMS_IQ1_S:
     case TMS_IQ1_M:
     case TMS_IQ2_XXS:
     case TMS_IQ2_XS:
-    case TMS_IQ2_S:
-    case TMS_IQ3_XXS: return true;
+    case TMS_IQ2_S: return true;
+    case TMS_IQ3_XXS: return !of_2025;
     case TMS_Q2_K: return ftype->id == TMS_FTYPE_Q2_K_S;
     default: return false;
     }
@@ -205,6 +207,18 @@ static enum tms_type attn_v_type(struct rules *r, enum tms_type t)
     if (r->n_experts == 8) t = TMS_Q8_0;
     r->i_attn_v++;
     return t;
+}
+
+static enum tms_type qkv_type(const struct rules *r, enum tms_type t)
+{
+    switch (r->ftype) {
+    case TMS_FTYPE_Q3_K_M:
+    case TMS_FTYPE_Q3_K_L:
+    case TMS_FTYPE_IQ3_M: return TMS_Q4_K;
+    case TMS_FTYPE_Q4_K_M: return TMS_Q5_K;
+    case TMS_FTYPE_Q5_K_M: return TMS_Q6_K;
+    default: return t;
+    }
 }
 
 /* IQ3_XS and IQ3_XXS save on the queries and keys. */
@@ -313,7 +327,10 @@ static enum tms_type rule_type(struct rules *r, const struct tms_mixture_tensor 
     if (r->ftype == TMS_FTYPE_MXFP4_MOE) return tensor->n_mats > 1 ? TMS_MXFP4 : TMS_Q8_0;
     if (kind == K_TOKEN_EMBD) return token_embd_type(r, t);
     if (is_tiny(r->ftype)) return tiny_type(r, t, kind);
+    if (r->options->of_2025 && kind == K_ATTN_V && !contains(tensor->name, "attn_v.weight"))
+        kind = contains(tensor->name, "attn_qkv.weight") ? K_QKV : K_OTHER;
     switch (kind) {
+    case K_QKV: return qkv_type(r, t);
     case K_ATTN_V: return attn_v_type(r, t);
     case K_ATTN_K: return r->n_experts == 8 ? TMS_Q8_0 : attn_qk_type(r, t);
     case K_ATTN_Q: return attn_qk_type(r, t);
@@ -326,8 +343,9 @@ static enum tms_type rule_type(struct rules *r, const struct tms_mixture_tensor 
 }
 
 /* What stands in where a row is no multiple of the type's block; TMS_TYPE_NONE where llama-quantize stops. */
-static enum tms_type fallback_type(enum tms_type t)
+static enum tms_type fallback_type(enum tms_type t, bool of_2025)
 {
+    if (of_2025 && (t == TMS_Q2_K || t == TMS_Q3_K)) return TMS_IQ4_NL;
     switch (t) {
     case TMS_IQ1_S:
     case TMS_IQ1_M:
@@ -354,10 +372,10 @@ static bool fits(enum tms_type t, uint64_t n_cols)
     return n_cols % tms_codec(t)->block_elems == 0;
 }
 
-static void make_fit(struct tms_mixture_tensor *t)
+static void make_fit(struct tms_mixture_tensor *t, bool of_2025)
 {
     if (fits(t->type, t->n_cols)) return;
-    enum tms_type type = fallback_type(t->type);
+    enum tms_type type = fallback_type(t->type, of_2025);
     if (type == TMS_TYPE_NONE) {
         t->problem = "its rows are no multiple of the type's block, and no other type stands in for it";
         return;
@@ -393,7 +411,7 @@ static void choose(struct rules *r, struct tms_mixture_tensor *t)
         enum tms_type asked = asked_type(o, t->name);
         t->type = asked != TMS_TYPE_NONE ? asked : o->pure ? r->base : rule_type(r, t);
     }
-    make_fit(t);
+    make_fit(t, o->of_2025);
 }
 
 static int compare_tensors(const void *a, const void *b)

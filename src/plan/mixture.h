@@ -34,9 +34,10 @@ struct tms_type_override {
 };
 
 struct tms_mixture_options {
-    bool has_weights;                           /* importance weights are at hand */
-    bool pure;                                  /* the file type's own type everywhere */
-    bool leave_output;                          /* output.weight stays as it is */
+    bool has_weights;  /* importance weights are at hand */
+    bool pure;         /* the file type's own type everywhere */
+    bool leave_output; /* output.weight stays as it is */
+    bool of_2025;      /* the rules of llama.cpp c392e509 (February 2025) in place of the newest */
     enum tms_type output_type, token_embd_type; /* TMS_TYPE_NONE: by the rules */
     const struct tms_type_override *overrides;
     size_t n_overrides;
@@ -46,7 +47,7 @@ struct tms_mixture_options {
 bool tms_mixture_quantizes(const char *name, uint32_t n_dims);
 
 /* True if llama-quantize will not give this type to this tensor without importance weights. */
-bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type);
+bool tms_mixture_needs_weights(const struct tms_file_type *ftype, const char *name, enum tms_type type, bool of_2025);
 
 /* Order in which llama-quantize treats and writes tensors: by layer number (-1 if none), then by name. */
 int tms_mixture_compare_names(const char *a, const char *b);

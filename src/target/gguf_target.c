@@ -209,6 +209,7 @@ static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o,
     const struct tms_quantize_options *user = p->options->user;
     *o = (struct tms_mixture_options){.has_weights = p->options->imatrix != NULL,
                                       .pure = user->pure,
+                                      .of_2025 = user->rules_of_2025,
                                       .leave_output = user->leave_output_tensor,
                                       .overrides = overrides};
     tms_status status = type_named(user->output_tensor_type, "output-tensor-type", &o->output_type, p->err);
@@ -455,7 +456,7 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
 {
     struct tms_target *t = p->t;
     const struct tms_file_type *ftype = t->spec.ftype;
-    bool needs_weights = tms_mixture_needs_weights(ftype, from->name, from->type);
+    bool needs_weights = tms_mixture_needs_weights(ftype, from->name, from->type, p->options->user->rules_of_2025);
     if (needs_weights && !p->options->imatrix && !p->options->preview)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' in %s needs importance weights: give them with --imatrix FILE",

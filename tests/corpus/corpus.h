@@ -12,7 +12,7 @@ void corpus_begin(const char *dir);
 void corpus_end(void);
 
 /* One line of corpus.tsv: `tamis COMMAND DIR/PATH` must end with this exit code and, if it is not 0, with a message
- * that holds `fragment`. */
+ * that holds `fragment`. The command "imatrix" stands for quantizing pebble with that file as --imatrix. */
 void corpus_expect(const char *path, const char *command, int exit_code, const char *fragment);
 /* The same for `inspect` and `check`: for what already the readers refuse. */
 void corpus_refused(const char *path, const char *fragment);
@@ -30,5 +30,6 @@ void corpus_write_safetensors(const char *path, const char *header, size_t n);
 void corpus_safetensors(void);
 void corpus_gguf(void);
 void corpus_folders(void);
+void corpus_imatrix(void);
 
 #endif

@@ -100,6 +100,7 @@ int main(int argc, char **argv)
     corpus_safetensors();
     corpus_gguf();
     corpus_folders();
+    corpus_imatrix();
     corpus_end();
     return 0;
 }

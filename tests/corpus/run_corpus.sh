@@ -9,6 +9,7 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/tamis-corpus-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 corpus=$work/corpus
+pebble=$(dirname "$0")/../../models/pebble
 bad=0
 runs=0
 : > "$work/messages"
@@ -28,6 +29,7 @@ while IFS=$tab read -r path command code fragment; do
     rm -rf "$output"
     case $command in
     convert) set -- convert "$corpus/$path" -o "$output" ;;
+    imatrix) set -- quantize "$pebble" --to q4_k_m --imatrix "$corpus/$path" -o "$output" ;;
     quantize) set -- quantize "$corpus/$path" --to q8_0 -o "$output" ;;
     *) set -- "$command" "$corpus/$path" ;;
     esac
@@ -43,7 +45,7 @@ while IFS=$tab read -r path command code fragment; do
     fi
     [ "$code" -eq 0 ] && continue
     case $command in
-    convert | quantize)
+    convert | quantize | imatrix)
         if [ -e "$output" ] || [ -e "$output.tamis-partial" ]; then complain "left an output behind"; fi ;;
     esac
     if [ "$command" = check ]; then

@@ -42,7 +42,7 @@ static void expect_types(const json_t *model, const struct tms_file_type *ftype,
     assert_true(tms_mixture_assign(ftype, &info, &options, m, n));
     bool refused = false;
     for (i = 0; i < n; i++)
-        refused |= m[i].problem || (!has_weights && tms_mixture_needs_weights(ftype, m[i].name, m[i].type));
+        refused |= m[i].problem || (!has_weights && tms_mixture_needs_weights(ftype, m[i].name, m[i].type, false));
     assert_int_equal(refused, strncmp(types, "REFUSED", 7) == 0);
     i = refused ? n : 0;
     for (char *want = refused ? NULL : strtok(types, " \n"); want; want = strtok(NULL, " \n"), i++) {
