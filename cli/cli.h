@@ -25,6 +25,8 @@ int run_check(const struct command *self, int argc, char **argv);
 int run_convert(const struct command *self, int argc, char **argv);
 int run_quantize(const struct command *self, int argc, char **argv);
 int run_llama_quantize(const struct command *self, int argc, char **argv);
+int run_diff(const struct command *self, int argc, char **argv);
+int run_verify(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
@@ -92,6 +94,8 @@ void table_begin(struct table *table, const char *alignment);
 void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints and frees. */
 void table_end(struct table *table, FILE *to);
+/* Frees without printing. */
+void table_drop(struct table *table);
 
 /* A bar with rate and time left on standard error, only if that is a terminal and not quiet. */
 struct progress_bar {

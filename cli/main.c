@@ -14,6 +14,10 @@ static const struct command commands[] = {
      "tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out", run_quantize},
     {"llama-quantize", "[OPTIONS] IN.gguf [OUT.gguf] TYPE [THREADS]", "quantize with llama-quantize's own arguments",
      "tamis llama-quantize pebble-f16.gguf pebble-q4_k_m.gguf q4_k_m 2", run_llama_quantize},
+    {"diff", "A B", "compare two models of any formats: keys, types, values",
+     "tamis diff models/pebble out/pebble-q4_k_m.gguf", run_diff},
+    {"verify", "FILE --source MODEL", "rebuild a quantized file from its source and compare, writing nothing",
+     "tamis verify out/pebble-q4_k_m.gguf --source models/pebble", run_verify},
     {"types", "", "list the types that can be written", "tamis types", run_types},
 };
 

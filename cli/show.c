@@ -112,6 +112,11 @@ void table_end(struct table *table, FILE *to)
         fputs(last ? "\n" : "  ", to);
     }
     if (table->failed) fputs("(no memory for the table)\n", to);
+    table_drop(table);
+}
+
+void table_drop(struct table *table)
+{
     for (size_t i = 0; i < table->n_cells; i++) free(table->cells[i]);
     free(table->cells);
     *table = (struct table){0};

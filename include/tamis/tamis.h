@@ -199,6 +199,91 @@ tms_status tms_convert(const char *model, const char *out, const struct tms_quan
 
 void tms_results_free(struct tms_result *results, size_t n);
 
+/* ---- comparing two models ------------------------------------------------------------------------------------ */
+
+struct tms_diff;
+
+struct tms_diff_options {
+    unsigned n_threads; /* 0: all processors */
+    tms_progress_fn progress;
+    void *progress_ctx;
+};
+
+/* Decodes all weights of two models, of whatever formats, and compares. Names of a folder and of a GGUF file are
+ * matched by the architecture, and rows that its conversion permutes are put back. TMS_OK also if they differ;
+ * TMS_EINPUT if one cannot be opened or names cannot be matched. */
+tms_status tms_diff_models(struct tms_diff **out, const char *a, const char *b, const struct tms_diff_options *options,
+                           struct tms_error *err);
+void tms_diff_free(struct tms_diff *diff);
+
+struct tms_diff_info {
+    bool equal; /* the same tensors with the same values; types and keys may differ */
+    size_t n_tensors, n_equal, n_differing, n_only_a, n_only_b;
+    size_t n_undecoded;    /* differing bytes of a type that tamis cannot decode (counted as differing, too) */
+    size_t n_types;        /* tensors whose type differs */
+    bool keys_compared;    /* both are GGUF or both have a config.json */
+    size_t n_keys;         /* that differ */
+    uint64_t n_values;     /* compared */
+    double rms_error;      /* sqrt(mean (a - b)^2) over all tensors that both have */
+    double relative_error; /* |a - b| / |a|, Euclidean norms */
+    double max_error;      /* largest |a - b| */
+};
+void tms_diff_describe(const struct tms_diff *diff, struct tms_diff_info *info);
+
+enum tms_diff_state {
+    TMS_DIFF_EQUAL,
+    TMS_DIFF_VALUES,
+    TMS_DIFF_SHAPE,
+    TMS_DIFF_UNDECODED, /* the bytes differ, and tamis cannot decode one of the types */
+    TMS_DIFF_ONLY_A,
+    TMS_DIFF_ONLY_B,
+};
+struct tms_diff_tensor {
+    const char *name;
+    const char *type_a, *type_b; /* NULL on the side that lacks it */
+    enum tms_diff_state state;
+    uint64_t n_values, n_differing;
+    double rms_error, relative_error, max_error; /* as above; infinite if only one side is a number */
+    uint64_t max_row, max_column;                /* where max_error is */
+};
+/* i < n_tensors; in the order of a, then those that only b has. Strings are borrowed from the diff. */
+void tms_diff_tensor_at(const struct tms_diff *diff, size_t i, struct tms_diff_tensor *tensor);
+
+/* A key of GGUF files, or of config.json as "outer.inner", with its values as texts; NULL on the side that lacks it. */
+struct tms_diff_key {
+    const char *key, *a, *b;
+};
+/* i < n_keys */
+void tms_diff_key_at(const struct tms_diff *diff, size_t i, struct tms_diff_key *key);
+
+/* ---- verifying ----------------------------------------------------------------------------------------------- */
+
+struct tms_verify_options {
+    /* How the file was made, as far as it does not tell itself: with n_types 0 the type comes from the file
+     * (general.file_type or quantization_config), as do the types of tensors, where they are not those of the file
+     * type's rules. Threads and progress are taken from here, too. */
+    struct tms_quantize_options recipe;
+    tms_line_fn finding; /* one line per difference, in the order of the file */
+    void *finding_ctx;
+};
+
+struct tms_verify_result {
+    char type[32]; /* what was rebuilt: "Q4_K_M", "nf4:dq" */
+    size_t n_findings;
+    size_t n_tensors, n_differing; /* stored tensors, scales included */
+    size_t n_other_types; /* tensors whose types are not those of the file type's rules; rebuilt with the file's own */
+    uint64_t bytes;       /* compared */
+    bool identical;       /* headers and padding, too: what tamis would write is this file, byte for byte */
+    /* the first difference in tensor data, if n_differing */
+    char tensor[256];
+    uint64_t row, block; /* block within its row; of 4-bit codes of bitsandbytes, within the tensor */
+};
+
+/* Rebuilds in memory what tms_quantize or tms_convert would write from `source`, and compares with `file`: a GGUF file
+ * (the first of a split) or a folder for bitsandbytes. Nothing is written. TMS_OK even if there are findings. */
+tms_status tms_verify(const char *file, const char *source, const struct tms_verify_options *options,
+                      struct tms_verify_result *result, struct tms_error *err);
+
 #ifdef __cplusplus
 }
 #endif

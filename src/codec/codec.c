@@ -5,48 +5,51 @@
 
 #include "codec/rows.h"
 
-/* What a type can do: encode and decode, decode, nothing yet. */
-#define BOTH(name)   tms_##name##_encode, NULL, tms_##name##_decode
-#define DECODE(name) NULL, NULL, tms_##name##_decode
-#define NEITHER      NULL, NULL, NULL
+/* What a type can do: encode and decode, encode with importances too, encode only with them, decode,
+ * nothing yet. */
+#define BOTH(name)          tms_##name##_encode, NULL, tms_##name##_decode
+#define WEIGHTED(name)      tms_##name##_encode, tms_##name##_encode_weighted, tms_##name##_decode
+#define ONLY_WEIGHTED(name) NULL, tms_##name##_encode_weighted, tms_##name##_decode
+#define DECODE(name)        NULL, NULL, tms_##name##_decode
+#define NEITHER             NULL, NULL, NULL
 
 static const struct tms_codec codecs[] = {
     /* id, name, elems, bytes, encode, encode_weighted, decode; by id */
     {TMS_F32, "f32", 1, 4, BOTH(f32)},
     {TMS_F16, "f16", 1, 2, BOTH(f16)},
-    {TMS_Q4_0, "q4_0", 32, 18, BOTH(q4_0)},
-    {TMS_Q4_1, "q4_1", 32, 20, BOTH(q4_1)},
-    {TMS_Q5_0, "q5_0", 32, 22, BOTH(q5_0)},
-    {TMS_Q5_1, "q5_1", 32, 24, BOTH(q5_1)},
+    {TMS_Q4_0, "q4_0", 32, 18, WEIGHTED(q4_0)},
+    {TMS_Q4_1, "q4_1", 32, 20, WEIGHTED(q4_1)},
+    {TMS_Q5_0, "q5_0", 32, 22, WEIGHTED(q5_0)},
+    {TMS_Q5_1, "q5_1", 32, 24, WEIGHTED(q5_1)},
     {TMS_Q8_0, "q8_0", 32, 34, BOTH(q8_0)},
     {TMS_Q8_1, "q8_1", 32, 36, NEITHER}, /* activations only; never in files */
-    {TMS_Q2_K, "q2_k", 256, 84, BOTH(q2_k)},
-    {TMS_Q3_K, "q3_k", 256, 110, BOTH(q3_k)},
-    {TMS_Q4_K, "q4_k", 256, 144, BOTH(q4_k)},
-    {TMS_Q5_K, "q5_k", 256, 176, BOTH(q5_k)},
-    {TMS_Q6_K, "q6_k", 256, 210, BOTH(q6_k)},
+    {TMS_Q2_K, "q2_k", 256, 84, WEIGHTED(q2_k)},
+    {TMS_Q3_K, "q3_k", 256, 110, WEIGHTED(q3_k)},
+    {TMS_Q4_K, "q4_k", 256, 144, WEIGHTED(q4_k)},
+    {TMS_Q5_K, "q5_k", 256, 176, WEIGHTED(q5_k)},
+    {TMS_Q6_K, "q6_k", 256, 210, WEIGHTED(q6_k)},
     {TMS_Q8_K, "q8_k", 256, 292, BOTH(q8_k)},
-    {TMS_IQ2_XXS, "iq2_xxs", 256, 66, NEITHER},
-    {TMS_IQ2_XS, "iq2_xs", 256, 74, NEITHER},
-    {TMS_IQ3_XXS, "iq3_xxs", 256, 98, NEITHER},
-    {TMS_IQ1_S, "iq1_s", 256, 50, NEITHER},
-    {TMS_IQ4_NL, "iq4_nl", 32, 18, NEITHER},
-    {TMS_IQ3_S, "iq3_s", 256, 110, NEITHER},
-    {TMS_IQ2_S, "iq2_s", 256, 82, NEITHER},
-    {TMS_IQ4_XS, "iq4_xs", 256, 136, NEITHER},
+    {TMS_IQ2_XXS, "iq2_xxs", 256, 66, ONLY_WEIGHTED(iq2_xxs)},
+    {TMS_IQ2_XS, "iq2_xs", 256, 74, ONLY_WEIGHTED(iq2_xs)},
+    {TMS_IQ3_XXS, "iq3_xxs", 256, 98, WEIGHTED(iq3_xxs)},
+    {TMS_IQ1_S, "iq1_s", 256, 50, ONLY_WEIGHTED(iq1_s)},
+    {TMS_IQ4_NL, "iq4_nl", 32, 18, WEIGHTED(iq4_nl)},
+    {TMS_IQ3_S, "iq3_s", 256, 110, WEIGHTED(iq3_s)},
+    {TMS_IQ2_S, "iq2_s", 256, 82, WEIGHTED(iq2_s)},
+    {TMS_IQ4_XS, "iq4_xs", 256, 136, WEIGHTED(iq4_xs)},
     {TMS_I8, "i8", 1, 1, DECODE(i8)},
     {TMS_I16, "i16", 1, 2, DECODE(i16)},
     {TMS_I32, "i32", 1, 4, DECODE(i32)},
     {TMS_I64, "i64", 1, 8, DECODE(i64)},
     {TMS_F64, "f64", 1, 8, BOTH(f64)},
-    {TMS_IQ1_M, "iq1_m", 256, 56, NEITHER},
+    {TMS_IQ1_M, "iq1_m", 256, 56, WEIGHTED(iq1_m)},
     {TMS_BF16, "bf16", 1, 2, BOTH(bf16)},
-    {TMS_TQ1_0, "tq1_0", 256, 54, NEITHER},
-    {TMS_TQ2_0, "tq2_0", 256, 66, NEITHER},
-    {TMS_MXFP4, "mxfp4", 32, 17, NEITHER},
-    {TMS_NVFP4, "nvfp4", 64, 36, NEITHER},
-    {TMS_Q1_0, "q1_0", 128, 18, NEITHER},
-    {TMS_Q2_0, "q2_0", 64, 18, NEITHER},
+    {TMS_TQ1_0, "tq1_0", 256, 54, BOTH(tq1_0)},
+    {TMS_TQ2_0, "tq2_0", 256, 66, BOTH(tq2_0)},
+    {TMS_MXFP4, "mxfp4", 32, 17, BOTH(mxfp4)},
+    {TMS_NVFP4, "nvfp4", 64, 36, BOTH(nvfp4)},
+    {TMS_Q1_0, "q1_0", 128, 18, BOTH(q1_0)},
+    {TMS_Q2_0, "q2_0", 64, 18, BOTH(q2_0)},
     {TMS_BOOL, "bool", 1, 1, DECODE(bool)},
     {TMS_U8, "u8", 1, 1, DECODE(u8)},
     {TMS_U16, "u16", 1, 2, DECODE(u16)},

@@ -2,23 +2,25 @@
 #include "codec/k_lanes.h"
 
 #if defined(__x86_64__)
+#include <float.h>
 #include <immintrin.h>
+#include <limits.h>
+
+#include "codec/transpose.h"
 
 #define LANES        8
 #define TARGET       TMS_TARGET_AVX2
 #define NAME(symbol) symbol##_8
+#include "codec/lanes.h"
 #include "codec/k_lanes_body.h"
-#undef LANES
-#undef TARGET
-#undef NAME
+#include "codec/lanes_end.h"
 
 #define LANES        16
 #define TARGET       TMS_TARGET_AVX512
 #define NAME(symbol) symbol##_16
+#include "codec/lanes.h"
 #include "codec/k_lanes_body.h"
-#undef LANES
-#undef TARGET
-#undef NAME
+#include "codec/lanes_end.h"
 
 /* How many blocks, of those that are left, the widest vectors of this machine take at once; 0: too few are left. */
 static size_t width(enum tms_cpu level, size_t left)
@@ -27,24 +29,29 @@ static size_t width(enum tms_cpu level, size_t left)
     return level >= TMS_CPU_AVX2 && left >= 8 ? 8 : 0;
 }
 
-size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, size_t n_blocks, float *scales,
-                          float *mins, uint8_t *codes)
+/* Calls the variant of `search` for as many blocks as fill whole vectors; with `b` in its arguments as the first of
+ * them. Leaves in b how many are done. */
+#define IN_LANES(search, n_blocks, ...)                                                                                \
+    size_t b = 0;                                                                                                      \
+    enum tms_cpu level = tms_cpu_level();                                                                              \
+    for (size_t lanes; (lanes = width(level, (n_blocks)-b)) > 0; b += lanes)                                           \
+        (lanes == 16 ? search##_16 : search##_8)(__VA_ARGS__);                                                         \
+    return b
+
+size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, const float *importances, size_t n_blocks,
+                          float *scales, float *mins, uint8_t *codes)
 {
-    size_t b = 0;
-    enum tms_cpu level = tms_cpu_level();
     size_t n = (size_t)rule->block;
-    for (size_t lanes; (lanes = width(level, n_blocks - b)) > 0; b += lanes)
-        (lanes == 16 ? affine_16 : affine_8)(rule, x + b * n, scales + b, mins + b, codes + b * n);
-    return b;
+    IN_LANES(affine, n_blocks, rule, x + b * n, importances ? importances + b * n : NULL, scales + b, mins + b,
+             codes + b * n);
 }
 
-size_t tms_k_symmetric_lanes(float half, const float *x, size_t n_blocks, float *scales, uint8_t *codes)
+size_t tms_k_symmetric_lanes(int block, int half, const float *x, const float *importances, size_t n_blocks,
+                             float *scales, uint8_t *codes)
 {
-    size_t b = 0;
-    enum tms_cpu level = tms_cpu_level();
-    for (size_t lanes; (lanes = width(level, n_blocks - b)) > 0; b += lanes)
-        (lanes == 16 ? symmetric_16 : symmetric_8)(half, x + 16 * b, scales + b, codes + 16 * b);
-    return b;
+    size_t n = (size_t)block;
+    IN_LANES(symmetric, n_blocks, block, half, x + b * n, importances ? importances + b * n : NULL, scales + b,
+             codes + b * n);
 }
 
 size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *scales, uint8_t *codes)
@@ -52,7 +59,20 @@ size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *sc
     size_t b = 0;
     enum tms_cpu level = tms_cpu_level();
     for (size_t lanes; (lanes = width(level, n_blocks - b)) > 0; b += lanes)
-        (lanes == 16 ? symmetric_by_moves_16 : symmetric_by_moves_8)(x + 16 * b, scales + b, codes + 16 * b);
+        if (n_blocks - b >= 4 * lanes) {
+            (lanes == 16 ? symmetric_by_moves_of_four_16 : symmetric_by_moves_of_four_8)(x + 16 * b, scales + b,
+                                                                                     codes + 16 * b);
+            b += 3 * lanes;
+        } else {
+            (lanes == 16 ? symmetric_by_moves_16 : symmetric_by_moves_8)(x + 16 * b, scales + b, codes + 16 * b);
+        }
     return b;
+}
+
+size_t tms_k_positive_lanes(int block, int top, const float *x, const float *importances, size_t n_blocks,
+                            float *scales, uint8_t *codes)
+{
+    size_t n = (size_t)block;
+    IN_LANES(positive, n_blocks, block, top, x + b * n, importances + b * n, scales + b, codes + b * n);
 }
 #endif

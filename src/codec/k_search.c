@@ -1,19 +1,23 @@
 /* See k_search.h. All sums run over the block in order, in f32. */
 #include "codec/k_search.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "codec/k_lanes.h"
 
 enum { MAX_BLOCK = 32 };
 
-static void affine_block(const struct tms_affine_rule *rule, const float *restrict x, float *restrict scale_out,
-                         float *restrict min_out, uint8_t *restrict codes)
+static void affine_block(const struct tms_affine_rule *rule, const float *restrict x, const float *restrict importances,
+                         float *restrict scale_out, float *restrict min_out, uint8_t *restrict codes)
 {
     const int n = rule->block == 32 ? 32 : 16;
     const int top = (int)rule->top;
+    const bool absolute = rule->absolute && !importances;
     float w[MAX_BLOCK];
-    if (rule->absolute) {
+    if (importances) {
+        memcpy(w, importances, (size_t)n * sizeof w[0]);
+    } else if (absolute) {
         for (int i = 0; i < n; i++) w[i] = fabsf(x[i]);
     } else {
         float squares = 0;
@@ -43,7 +47,7 @@ static void affine_block(const struct tms_affine_rule *rule, const float *restri
     for (int i = 0; i < n; i++) {
         float q = (float)tms_clamp(tms_nearest(best_inverse * (x[i] - low)), 0, top);
         float rest = scale * q + low - x[i];
-        best_error += w[i] * (rule->absolute ? fabsf(rest) : rest * rest);
+        best_error += w[i] * (absolute ? fabsf(rest) : rest * rest);
     }
 
     for (int k = 0; k <= rule->last; k++) {
@@ -69,7 +73,7 @@ static void affine_block(const struct tms_affine_rule *rule, const float *restri
         float error = 0;
         for (int i = 0; i < n; i++) {
             float rest = new_scale * q[i] + new_low - x[i];
-            error += w[i] * (rule->absolute ? fabsf(rest) : rest * rest);
+            error += w[i] * (absolute ? fabsf(rest) : rest * rest);
         }
         if (error < best_error) {
             best_error = error;
@@ -96,12 +100,12 @@ static float largest(const float *restrict x, int n)
     return found;
 }
 
-static void symmetric_block(int half, const float *restrict x, float *restrict scale_out, uint8_t *restrict codes)
+static void symmetric_block(int n, int half, const float *restrict x, const float *restrict importances,
+                            float *restrict scale_out, uint8_t *restrict codes)
 {
-    enum { N = 16 };
-    float peak = largest(x, N);
+    float peak = largest(x, n);
     if (fabsf(peak) < TMS_K_TINY) {
-        memset(codes, 0, N);
+        memset(codes, 0, (size_t)n);
         *scale_out = 0;
         return;
     }
@@ -112,9 +116,9 @@ static void symmetric_block(int half, const float *restrict x, float *restrict s
         if (k == 0) continue;
         float inverse = plain ? -(float)half / peak : -((float)half + 0.1f * (float)k) / peak;
         float sum_qx = 0, sum_qq = 0;
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < n; i++) {
             float q = (float)tms_clamp(tms_nearest(inverse * x[i]), -half, half - 1);
-            float w = x[i] * x[i];
+            float w = importances ? importances[i] : x[i] * x[i];
             sum_qx += w * x[i] * q;
             sum_qq += w * q * q;
         }
@@ -127,7 +131,7 @@ static void symmetric_block(int half, const float *restrict x, float *restrict s
         best = scale * sum_qx;
         best_inverse = inverse;
     }
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < n; i++)
         codes[i] = (uint8_t)(half + tms_clamp(tms_nearest(best_inverse * x[i]), -half, half - 1));
     *scale_out = scale;
 }
@@ -174,22 +178,97 @@ static void symmetric_by_moves_block(const float *restrict x, float *restrict sc
     *scale_out = sum_qq > 0 ? sum_qx / sum_qq : 0;
 }
 
-void tms_k_affine(const struct tms_affine_rule *rule, const float *x, size_t n_blocks, float *scales, float *mins,
-                  uint8_t *codes)
+static void positive_block(int n, int top, const float *restrict x, const float *restrict w, float *restrict scale_out,
+                           uint8_t *restrict codes)
 {
-    size_t n = (size_t)rule->block;
-    for (size_t b = tms_k_affine_lanes(rule, x, n_blocks, scales, mins, codes); b < n_blocks; b++)
-        affine_block(rule, x + b * n, scales + b, mins + b, codes + b * n);
+    enum { SWEEPS = 5 };
+    float peak = 0;
+    for (int i = 0; i < n; i++) peak = peak > x[i] ? peak : x[i];
+    if (peak < TMS_K_TINY) {
+        memset(codes, 0, (size_t)n);
+        *scale_out = 0;
+        return;
+    }
+    /* The plain scale first, with codes as they come; then eight others, whose codes have an upper bound. */
+    float best_inverse = (float)top / peak, best_error = 0, scale = 1 / best_inverse;
+    for (int i = 0; i < n; i++) {
+        float rest = x[i] - scale * (float)(uint8_t)tms_nearest(best_inverse * x[i]);
+        best_error += w[i] * rest * rest;
+    }
+    for (int k = -4; k <= 4; k++) {
+        if (k == 0) continue;
+        float inverse = (0.1f * (float)k + (float)top) / peak, error = 0;
+        scale = 1 / inverse;
+        for (int i = 0; i < n; i++) {
+            float rest = x[i] - scale * (float)tms_clamp(tms_nearest(inverse * x[i]), INT_MIN, top);
+            error += w[i] * rest * rest;
+        }
+        if (error < best_error) {
+            best_error = error;
+            best_inverse = inverse;
+        }
+    }
+    float sum_qx = 0, sum_qq = 0;
+    for (int i = 0; i < n; i++) {
+        int q = tms_clamp(tms_nearest(best_inverse * x[i]), INT_MIN, top);
+        codes[i] = (uint8_t)q;
+        sum_qx += w[i] * x[i] * (float)q;
+        sum_qq += w[i] * (float)q * (float)q;
+    }
+    for (int sweep = 0; sweep < SWEEPS; sweep++) {
+        bool moved = false;
+        for (int i = 0; i < n; i++) {
+            float rest_qx = sum_qx - w[i] * x[i] * (float)codes[i];
+            float rest_qq = sum_qq - w[i] * (float)codes[i] * (float)codes[i];
+            if (!(rest_qx > 0 && rest_qq > 0)) continue;
+            int q = tms_clamp(tms_nearest(x[i] * rest_qq / rest_qx), INT_MIN, top);
+            if (q == codes[i]) continue;
+            rest_qx += w[i] * x[i] * (float)q;
+            rest_qq += w[i] * (float)q * (float)q;
+            if (rest_qx * rest_qx * sum_qq > sum_qx * sum_qx * rest_qq) {
+                codes[i] = (uint8_t)q;
+                sum_qx = rest_qx;
+                sum_qq = rest_qq;
+                moved = true;
+            }
+        }
+        if (!moved) break;
+    }
+    *scale_out = sum_qq > 0 ? sum_qx / sum_qq : 0;
 }
 
-void tms_k_symmetric(float half, const float *x, size_t n_blocks, float *scales, uint8_t *codes)
+/* Block b of the importances, if there are any. */
+static const float *of_block(const float *importances, size_t b, size_t n)
 {
-    for (size_t b = tms_k_symmetric_lanes(half, x, n_blocks, scales, codes); b < n_blocks; b++)
-        symmetric_block((int)half, x + b * 16, scales + b, codes + b * 16);
+    return importances ? importances + b * n : NULL;
+}
+
+void tms_k_affine(const struct tms_affine_rule *rule, const float *x, const float *importances, size_t n_blocks,
+                  float *scales, float *mins, uint8_t *codes)
+{
+    size_t n = (size_t)rule->block;
+    for (size_t b = tms_k_affine_lanes(rule, x, importances, n_blocks, scales, mins, codes); b < n_blocks; b++)
+        affine_block(rule, x + b * n, of_block(importances, b, n), scales + b, mins + b, codes + b * n);
+}
+
+void tms_k_symmetric(int block, int half, const float *x, const float *importances, size_t n_blocks, float *scales,
+                     uint8_t *codes)
+{
+    size_t n = (size_t)block;
+    for (size_t b = tms_k_symmetric_lanes(block, half, x, importances, n_blocks, scales, codes); b < n_blocks; b++)
+        symmetric_block(block, half, x + b * n, of_block(importances, b, n), scales + b, codes + b * n);
 }
 
 void tms_k_symmetric_by_moves(const float *x, size_t n_blocks, float *scales, uint8_t *codes)
 {
     for (size_t b = tms_k_symmetric_by_moves_lanes(x, n_blocks, scales, codes); b < n_blocks; b++)
         symmetric_by_moves_block(x + b * 16, scales + b, codes + b * 16);
+}
+
+void tms_k_positive(int block, int top, const float *x, const float *importances, size_t n_blocks, float *scales,
+                    uint8_t *codes)
+{
+    size_t n = (size_t)block;
+    for (size_t b = tms_k_positive_lanes(block, top, x, importances, n_blocks, scales, codes); b < n_blocks; b++)
+        positive_block(block, top, x + b * n, importances + b * n, scales + b, codes + b * n);
 }

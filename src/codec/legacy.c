@@ -7,34 +7,9 @@
  * d and m are f16 in the block, but the codes are found with the f32 values before that rounding. Codes of four bits
  * lie as ggml has them: byte j holds weight j in its low and weight j + 16 in its high nibble; the fifth bit of weight
  * j is bit j of a 32-bit word. */
-#include <assert.h>
-
 #include "base/cpu.h"
+#include "codec/legacy_blocks.h"
 #include "codec/rows.h"
-
-enum { BLOCK = 32 };
-
-struct q4_0 {
-    uint8_t d[2], low[16];
-};
-struct q4_1 {
-    uint8_t d[2], m[2], low[16];
-};
-struct q5_0 {
-    uint8_t d[2], high[4], low[16];
-};
-struct q5_1 {
-    uint8_t d[2], m[2], high[4], low[16];
-};
-struct q8_0 {
-    uint8_t d[2];
-    int8_t q[32];
-};
-static_assert(sizeof(struct q4_0) == 18, "q4_0");
-static_assert(sizeof(struct q4_1) == 20, "q4_1");
-static_assert(sizeof(struct q5_0) == 22, "q5_0");
-static_assert(sizeof(struct q5_1) == 24, "q5_1");
-static_assert(sizeof(struct q8_0) == 34, "q8_0");
 
 /* v in [low, high]; NaN gives low. Where 1/d has overflowed (weights below 2^-120 or so) v may be anything, and an
  * integer conversion must not see it. */
@@ -96,18 +71,6 @@ TMS_INLINE void smallest_and_largest(const float *restrict x, float *restrict sm
                 *smallest = x[i];
                 break;
             }
-}
-
-TMS_INLINE void pack_nibbles(const uint8_t *restrict q, uint8_t *restrict low)
-{
-    for (int j = 0; j < 16; j++) low[j] = (uint8_t)((q[j] & 15) | (q[j + 16] & 15) << 4);
-}
-
-TMS_INLINE void pack_fifth_bits(const uint8_t *restrict q, uint8_t *restrict high)
-{
-    uint32_t bits = 0;
-    for (int j = 0; j < BLOCK; j++) bits |= (uint32_t)(q[j] >> 4 & 1) << j;
-    memcpy(high, &bits, sizeof bits);
 }
 
 TMS_INLINE void unpack_nibbles(const uint8_t *restrict low, int32_t *restrict q)

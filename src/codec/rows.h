@@ -9,6 +9,8 @@
 #include "base/numbers.h"
 
 #define TMS_ENCODER(name) void tms_##name##_encode(const float *x, void *blocks, size_t n)
+#define TMS_WEIGHTED_ENCODER(name)                                                                                     \
+    void tms_##name##_encode_weighted(const float *x, const float *weights, void *blocks, size_t n_rows, size_t n_cols)
 #define TMS_DECODER(name) void tms_##name##_decode(const void *blocks, float *x, size_t n)
 #define TMS_ROW_CODEC(name)                                                                                            \
     TMS_ENCODER(name);                                                                                                 \
@@ -41,6 +43,12 @@ TMS_ROW_CODEC(q5_0);
 TMS_ROW_CODEC(q5_1);
 TMS_ROW_CODEC(q8_0);
 
+/* legacy_weighted.c */
+TMS_WEIGHTED_ENCODER(q4_0);
+TMS_WEIGHTED_ENCODER(q4_1);
+TMS_WEIGHTED_ENCODER(q5_0);
+TMS_WEIGHTED_ENCODER(q5_1);
+
 /* k_quants.c */
 TMS_ROW_CODEC(q2_k);
 TMS_ROW_CODEC(q3_k);
@@ -48,6 +56,49 @@ TMS_ROW_CODEC(q4_k);
 TMS_ROW_CODEC(q5_k);
 TMS_ROW_CODEC(q6_k);
 TMS_ROW_CODEC(q8_k);
+
+/* k_weighted.c */
+TMS_WEIGHTED_ENCODER(q2_k);
+TMS_WEIGHTED_ENCODER(q3_k);
+TMS_WEIGHTED_ENCODER(q4_k);
+TMS_WEIGHTED_ENCODER(q5_k);
+TMS_WEIGHTED_ENCODER(q6_k);
+
+/* iq2.c: two of them only with importances */
+TMS_WEIGHTED_ENCODER(iq2_xxs);
+TMS_DECODER(iq2_xxs);
+TMS_WEIGHTED_ENCODER(iq2_xs);
+TMS_DECODER(iq2_xs);
+TMS_ROW_CODEC(iq2_s);
+TMS_WEIGHTED_ENCODER(iq2_s);
+
+/* iq3.c */
+TMS_ROW_CODEC(iq3_xxs);
+TMS_WEIGHTED_ENCODER(iq3_xxs);
+TMS_ROW_CODEC(iq3_s);
+TMS_WEIGHTED_ENCODER(iq3_s);
+
+/* ternary.c */
+TMS_ROW_CODEC(tq1_0);
+TMS_ROW_CODEC(tq2_0);
+TMS_ROW_CODEC(q1_0);
+TMS_ROW_CODEC(q2_0);
+
+/* fp4.c */
+TMS_ROW_CODEC(mxfp4);
+TMS_ROW_CODEC(nvfp4);
+
+/* iq1.c */
+TMS_WEIGHTED_ENCODER(iq1_s);
+TMS_DECODER(iq1_s);
+TMS_ROW_CODEC(iq1_m);
+TMS_WEIGHTED_ENCODER(iq1_m);
+
+/* iq4.c */
+TMS_ROW_CODEC(iq4_nl);
+TMS_ROW_CODEC(iq4_xs);
+TMS_WEIGHTED_ENCODER(iq4_nl);
+TMS_WEIGHTED_ENCODER(iq4_xs);
 
 /* Blocks are structs of bytes, so that they may lie anywhere; both of our machines are little-endian, as the files. */
 static inline float tms_load_f16(const uint8_t bytes[2])

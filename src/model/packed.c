@@ -7,7 +7,6 @@
 
 #include "base/json.h"
 #include "base/text.h"
-#include "codec/bnb.h"
 
 static const char *file_of(const struct tms_source *s, const struct tms_tensor *t)
 {
@@ -86,6 +85,7 @@ static tms_status take_state(struct tms_source *s, const struct tms_tensor *stat
     struct tms_packed *packed = tms_arena_alloc(&s->arena, sizeof *packed);
     if (!packed) return tms_fail_memory(err, sizeof *packed);
     *packed = (struct tms_packed){.shape = {(uint64_t)rows, (uint64_t)cols},
+                                  .kind = tms_ends_with(state->name, "__fp4") ? TMS_BNB_FP4 : TMS_BNB_NF4,
                                   .block_size = (uint32_t)block,
                                   .absmax = (size_t)(absmax - s->tensors)};
     uint64_t n_blocks = (n + (uint64_t)block - 1) / (uint64_t)block;

@@ -7,10 +7,12 @@
 #ifndef TMS_MODEL_PACKED_H
 #define TMS_MODEL_PACKED_H
 
+#include "codec/bnb.h"
 #include "model/source.h"
 
 struct tms_packed {
-    bool eight; /* 8 bit; else 4 bit */
+    bool eight;             /* 8 bit; else 4 bit */
+    enum tms_bnb_kind kind; /* 4 bit: what quant_state calls it */
     uint64_t shape[2];
     size_t absmax;       /* index of the tensor of scales: absmax or SCB */
     uint32_t block_size; /* 4 bit: weights per absmax, over the flattened tensor */

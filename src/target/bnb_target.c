@@ -305,20 +305,26 @@ static tms_status write_text(const char *dir, const char *name, const void *text
     return status;
 }
 
-static tms_status write_config(const struct tms_target *t, const char *dir, struct tms_error *err)
+tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err)
 {
     char *text = NULL, *path = tms_path_join(t->source->path, "config.json");
     size_t n = 0;
-    struct tms_buf edited = {0};
     json_t *q = quantization_config(t);
     tms_status status = path && q ? tms_file_text(path, 64u << 20, &text, &n, err) : tms_fail_memory(err, 256);
-    if (status == TMS_OK && !tms_json_set_member(&edited, text, n, "quantization_config", q))
+    if (status == TMS_OK && !tms_json_set_member(out, text, n, "quantization_config", q))
         status = tms_fail_memory(err, n);
-    if (status == TMS_OK) status = write_text(dir, "config.json", edited.data, edited.n, err);
     json_decref(q);
-    tms_buf_free(&edited);
     free(text);
     free(path);
+    return status;
+}
+
+static tms_status write_config(const struct tms_target *t, const char *dir, struct tms_error *err)
+{
+    struct tms_buf text = {0};
+    tms_status status = tms_target_config_text(t, &text, err);
+    if (status == TMS_OK) status = write_text(dir, "config.json", text.data, text.n, err);
+    tms_buf_free(&text);
     return status;
 }
 
@@ -350,7 +356,7 @@ static tms_status write_index(const struct tms_target *t, const char *dir, struc
 }
 
 /* Weights in any form and what describes them stay behind; everything else goes along. */
-static bool goes_along(const char *name)
+bool tms_target_goes_along(const char *name)
 {
     static const char *const weights[] = {".safetensors", ".bin", ".pt", ".pth",     ".gguf",         ".index.json",
                                           ".onnx",        ".h5",  ".ot", ".msgpack", ".tamis-partial"};
@@ -369,7 +375,7 @@ tms_status tms_target_write_side_files(const struct tms_target *t, const char *d
     if (!d) return tms_fail(err, TMS_EIO, "%s: cannot be listed: %s", t->source->path, strerror(errno));
     for (struct dirent *entry; status == TMS_OK && (entry = readdir(d));) {
         struct stat st;
-        if (!goes_along(entry->d_name)) continue;
+        if (!tms_target_goes_along(entry->d_name)) continue;
         char *from = tms_path_join(t->source->path, entry->d_name), *to = tms_path_join(dir, entry->d_name);
         if (!from || !to)
             status = tms_fail_memory(err, 256);

@@ -204,6 +204,7 @@ static tms_status write_part(struct run *r, const struct use *use, size_t out, u
 {
     struct tms_pipeline *p = r->p;
     const struct tms_out_tensor *o = &use->target->outs[out];
+    if (p->sink) return p->sink(p->sink_ctx, use->target, out, offset, bytes, n, err);
     struct tms_written written = {use->target, out, offset, n, XXH3_64bits(bytes, n)};
     pthread_mutex_lock(&r->lock);
     bool noted = tms_grow(&p->written, &p->cap_written, p->n_written + 1, sizeof *p->written);
@@ -357,9 +358,10 @@ static tms_status finish(struct run *r, const struct use *use, const struct tms_
     return status;
 }
 
-static void report(struct run *r, const char *what, bool last)
+static void report(struct run *r, bool last)
 {
     struct tms_pipeline *p = r->p;
+    const char *what = p->sink ? "rebuilding" : "quantizing";
     double t = tms_seconds();
     if (!p->progress || (!last && t - r->last_report < 0.1)) return;
     r->last_report = t;
@@ -401,7 +403,7 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
         }
     }
     atomic_fetch_add(&r->bytes_done, tms_codec_bytes(tms_codec(t->type), job->n));
-    if (worker == 0) report(r, "quantizing", false);
+    if (worker == 0) report(r, false);
     return status;
 }
 
@@ -429,7 +431,7 @@ static tms_status write_rest(struct run *r, struct tms_error *err)
             struct use use = {.target = t};
             if (t->outs[i].contents) status = write_part(r, &use, i, 0, t->outs[i].contents, t->outs[i].bytes, err);
         }
-        for (size_t f = 0; f < t->n_files && status == TMS_OK; f++) {
+        for (size_t f = 0; f < t->n_files && status == TMS_OK && !p->sink; f++) {
             struct tms_out_file *file = &t->files[f];
             status = tms_output_write(file->output, file->header.data, file->header.n, 0, err);
             /* also lengthens a file that ends in padding */
@@ -499,7 +501,7 @@ tms_status tms_pipeline_run(struct tms_pipeline *p, struct tms_error *err)
     if (status == TMS_OK) status = write_rest(&r, err);
     if (status == TMS_OK) {
         add_up(&r);
-        report(&r, "quantizing", true);
+        report(&r, true);
     }
     run_free(&r);
     return status;

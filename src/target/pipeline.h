@@ -24,6 +24,10 @@ struct tms_written {
     uint64_t hash;          /* XXH3 */
 };
 
+/* Takes bytes [offset, offset + n) of an output tensor in place of its file; called from all threads. */
+typedef tms_status (*tms_sink_fn)(void *ctx, const struct tms_target *target, size_t out, uint64_t offset,
+                                  const void *bytes, uint64_t n, struct tms_error *err);
+
 struct tms_pipeline {
     const struct tms_source *source;
     struct tms_target **targets;
@@ -31,13 +35,16 @@ struct tms_pipeline {
     struct tms_pool *pool;
     tms_progress_fn progress;
     void *progress_ctx;
+    tms_sink_fn sink; /* NULL: everything is written into the targets' files */
+    void *sink_ctx;
     struct tms_target_stats *stats; /* [n_targets] */
     uint64_t source_bytes;          /* set: bytes of tensors read */
     struct tms_written *written;    /* what went where, for tms_pipeline_verify */
     size_t n_written, cap_written;
 };
 
-/* Writes all tensor data and headers into the targets' files (tms_output already created). Memory: per thread a
+/* Writes all tensor data and headers into the targets' files (tms_output already created), or hands all tensor data to
+ * the sink. Memory: per thread a
  * range of about 2^18 values in every form it takes, plus absmax of the bitsandbytes tensors being worked on. */
 tms_status tms_pipeline_run(struct tms_pipeline *p, struct tms_error *err);
 /* Opens what was written with the strict readers and compares every byte range with the hash of what was encoded. */

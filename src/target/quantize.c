@@ -189,16 +189,15 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     return t->path ? TMS_OK : tms_fail_memory(err, strlen(out));
 }
 
-static tms_status open_imatrix(struct order *o, struct tms_error *err)
+tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options, struct tms_error *err)
 {
-    const struct tms_quantize_options *q = o->options;
-    struct tms_imatrix_options io = {.include = q->include_weights,
-                                     .n_include = q->n_include_weights,
-                                     .exclude = q->exclude_weights,
-                                     .n_exclude = q->n_exclude_weights,
-                                     .warn = q->warning,
-                                     .warn_ctx = q->warning_ctx};
-    return tms_imatrix_open(&o->imatrix, q->imatrix, &io, err);
+    struct tms_imatrix_options io = {.include = options->include_weights,
+                                     .n_include = options->n_include_weights,
+                                     .exclude = options->exclude_weights,
+                                     .n_exclude = options->n_exclude_weights,
+                                     .warn = options->warning,
+                                     .warn_ctx = options->warning_ctx};
+    return tms_imatrix_open(out, options->imatrix, &io, err);
 }
 
 static tms_status make_out_folder(const char *out, struct tms_error *err)
@@ -230,7 +229,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
-    if (status == TMS_OK && options->imatrix) status = open_imatrix(&o, err);
+    if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
         status = plan_one(&o, i, options->types[i], out, converter, err);
     if (status == TMS_OK && !options->dry_run) {

@@ -93,9 +93,17 @@ void tms_target_free(struct tms_target *target);
 tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
+/* The file that options->imatrix names, with the entries that the options choose. */
+tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
+                            struct tms_error *err);
+
 /* bitsandbytes: lays the files out again with the lengths that are known now; places before late tensors do not
  * change. */
 tms_status tms_target_relayout_bnb(struct tms_target *t, struct tms_error *err);
+/* bitsandbytes: the text of config.json. */
+tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
+/* True for files of the source's folder that are copied into a bitsandbytes folder: all but weights and config.json. */
+bool tms_target_goes_along(const char *name);
 /* bitsandbytes: config.json, index and the other files of the folder, into `dir`. */
 tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err);
 /* The quant_state JSON of a 4-bit tensor. offset NULL: no double quantization. */

@@ -1,6 +1,7 @@
 /* See support.h. */
 #include "support.h"
 
+#include <float.h>
 #include <math.h>
 #include <openssl/evp.h>
 #include <sys/stat.h>
@@ -120,4 +121,31 @@ float random_normal(uint64_t *state)
     double u = ((double)(next_random(state) >> 11) + 0.5) / 9007199254740992.0;
     double v = ((double)(next_random(state) >> 11) + 0.5) / 9007199254740992.0;
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+
+void fill_strange(float *x, size_t n, int kind, uint64_t *seed)
+{
+    for (size_t i = 0; i < n; i++) {
+        float r = random_normal(seed), v = 0;
+        switch (kind) {
+        case 0: v = i % 2 ? -0.0f : 0.0f; break;
+        case 1: v = 1e-42f * r; break;                       /* subnormal */
+        case 2: v = FLT_TRUE_MIN; break;                     /* the smallest there is */
+        case 3: v = i % 2 ? 1e38f : -1e38f; break;           /* differences near the limit */
+        case 4: v = i % 3 ? FLT_MAX : -FLT_MAX; break;       /* differences overflow */
+        case 5: v = i % 37 == 5 ? 3e38f : 1e-38f * r; break; /* both at once */
+        case 6: v = ldexpf(r, (int)(next_random(seed) % 240) - 130); break;
+        case 7: v = i % 64 == 0 ? -1e30f : 0; break;
+        case 8: v = 1e-15f * (1 + 1e-3f * r); break; /* about the bound below which a block is zero */
+        case 9: v = 1 + 1e-7f * r; break;            /* constant but for the last bit */
+        case 10: v = 1e19f * r; break;               /* squares overflow */
+        case 11: v = 1e-30f * r; break;              /* squares vanish */
+        default: {                                   /* any finite bits */
+            uint32_t u = (uint32_t)next_random(seed);
+            if ((u & 0x7f800000) == 0x7f800000) u &= 0x807fffff;
+            memcpy(&v, &u, sizeof v);
+        }
+        }
+        x[i] = isfinite(v) ? v : 1;
+    }
 }

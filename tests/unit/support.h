@@ -41,5 +41,8 @@ void assert_same_bytes_at(const void *got, const void *want, size_t n, const cha
 /* A small reproducible generator (splitmix64). */
 uint64_t next_random(uint64_t *state);
 float random_normal(uint64_t *state);
+/* Finite floats that ordinary data do not hold, of one of N_STRANGE kinds. */
+void fill_strange(float *x, size_t n, int kind, uint64_t *seed);
+enum { N_STRANGE = 13 };
 
 #endif

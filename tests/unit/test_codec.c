@@ -3,6 +3,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "base/cpu.h"
 #include "tamis/codec.h"
@@ -18,23 +19,36 @@ static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX5
 
 struct golden_case {
     char name[32];
-    size_t n_rows, n_cols, first;
+    size_t n_rows, n_cols, first, first_weight;
 };
 struct golden_inputs {
     struct golden_case cases[64];
     size_t n_cases;
-    float *x;
+    float *x, *weights;
+};
+/* One line of outputs.tsv with all that belongs to it. */
+struct golden_output {
+    const struct tms_codec *codec;
+    const char *what; /* for messages */
+    const float *x;
+    const float *weights; /* one per column; NULL: encoded without */
+    size_t n_rows, n_cols;
+    const uint8_t *bytes;
+    size_t n_bytes;
+    const float *decoded; /* NULL: the file is not there */
 };
 
 static void read_inputs(struct golden_inputs *in)
 {
     size_t n;
     in->x = (float *)(void *)read_whole(golden("ggml/inputs.f32"), &n);
+    in->weights = (float *)(void *)read_whole(golden("ggml/weights.f32"), &n);
     in->n_cases = 0;
     char *text = (char *)read_whole(golden("ggml/cases.tsv"), &n), *rest = NULL;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         struct golden_case *c = &in->cases[in->n_cases];
-        if (sscanf(line, "%31s %zu %zu %zu", c->name, &c->n_rows, &c->n_cols, &c->first) == 4) in->n_cases++;
+        if (sscanf(line, "%31s %zu %zu %zu %zu", c->name, &c->n_rows, &c->n_cols, &c->first, &c->first_weight) == 5)
+            in->n_cases++;
     }
     free(text);
     assert_true(in->n_cases > 20);
@@ -48,9 +62,9 @@ static const struct golden_case *find_case(const struct golden_inputs *in, const
     return NULL;
 }
 
-/* Calls check for every line of outputs.tsv that is about a type that tamis encodes or decodes without weights. */
-static size_t each_golden_output(void (*check)(const struct tms_codec *codec, const char *what, const float *x,
-                                               size_t n, const uint8_t *bytes, size_t n_bytes, const float *decoded))
+/* Calls check for every line of outputs.tsv, weighted or plain, whose type the table can treat so: weighted lines where
+ * it has encode_weighted, or decodes and the decoded floats are there. The golden bytes must be. */
+static size_t each_golden_output(bool weighted, size_t (*check)(const struct golden_output *output))
 {
     struct golden_inputs in;
     read_inputs(&in);
@@ -68,57 +82,71 @@ static size_t each_golden_output(void (*check)(const struct tms_codec *codec, co
         if (tms_codec_by_name(type) != codec) fail_msg("%s: its name in the table is %s", type, codec->name);
         assert_int_equal(codec->block_elems, elems);
         assert_int_equal(codec->block_bytes, block_bytes);
-        if (strcmp(weights, "plain") != 0 || !codec->decode) continue;
+        if (!codec->decode || (strcmp(weights, "weighted") == 0) != weighted) continue;
+        snprintf(path, sizeof path, "ggml/%s.%s.f32", type, weights);
+        bool has_decoded = !weighted || access(golden(path), R_OK) == 0;
+        if (weighted && !codec->encode_weighted && !has_decoded) continue;
 
         const struct golden_case *c = find_case(&in, name);
         size_t n_values = c->n_rows * c->n_cols, n_bytes, n_decoded;
+        uint8_t *decoded = has_decoded ? read_whole(golden(path), &n_decoded) : NULL;
+        size_t decoded_offset = offset / block_bytes * elems * sizeof(float);
+        if (decoded) assert_true(decoded_offset + n_values * sizeof(float) <= n_decoded);
         assert_int_equal(tms_codec_bytes(codec, n_values), length);
         snprintf(path, sizeof path, "ggml/%s", file);
         uint8_t *bytes = read_whole(golden(path), &n_bytes);
-        snprintf(path, sizeof path, "ggml/%s.plain.f32", type);
-        uint8_t *decoded = read_whole(golden(path), &n_decoded);
         assert_true(offset + length <= n_bytes);
-        size_t decoded_offset = offset / block_bytes * elems * sizeof(float);
-        assert_true(decoded_offset + n_values * sizeof(float) <= n_decoded);
-        snprintf(what, sizeof what, "%s of %s", type, name);
-        check(codec, what, in.x + c->first, n_values, bytes + offset, length,
-              (const float *)(const void *)(decoded + decoded_offset));
-        checked++;
+        snprintf(what, sizeof what, "%s of %s, %s", type, name, weights);
+        checked += check(&(struct golden_output){
+            .codec = codec,
+            .what = what,
+            .x = in.x + c->first,
+            .weights = weighted ? in.weights + c->first_weight : NULL,
+            .n_rows = c->n_rows,
+            .n_cols = c->n_cols,
+            .bytes = bytes + offset,
+            .n_bytes = length,
+            .decoded = decoded ? (const float *)(const void *)(decoded + decoded_offset) : NULL,
+        });
         free(bytes);
         free(decoded);
     }
     free(text);
     free(in.x);
+    free(in.weights);
     return checked;
 }
 
-static void check_encoding(const struct tms_codec *codec, const char *what, const float *x, size_t n,
-                           const uint8_t *bytes, size_t n_bytes, const float *decoded)
+static size_t check_encoding(const struct golden_output *o)
 {
-    (void)decoded;
-    if (!codec->encode) return;
-    uint8_t *got = malloc(n_bytes + 1);
+    if (o->weights ? !o->codec->encode_weighted : !o->codec->encode) return 0;
+    uint8_t *got = malloc(o->n_bytes + 1);
     for (size_t misaligned = 0; misaligned < 2; misaligned++) {
-        memset(got, 0xee, n_bytes + 1);
-        codec->encode(x, got + misaligned, n);
-        assert_same_bytes(got + misaligned, bytes, n_bytes, what);
+        memset(got, 0xee, o->n_bytes + 1);
+        if (o->weights)
+            o->codec->encode_weighted(o->x, o->weights, got + misaligned, o->n_rows, o->n_cols);
+        else
+            o->codec->encode(o->x, got + misaligned, o->n_rows * o->n_cols);
+        assert_same_bytes(got + misaligned, o->bytes, o->n_bytes, o->what);
     }
     free(got);
+    return 1;
 }
 
-static void check_decoding(const struct tms_codec *codec, const char *what, const float *x, size_t n,
-                           const uint8_t *bytes, size_t n_bytes, const float *decoded)
+static size_t check_decoding(const struct golden_output *o)
 {
-    (void)x;
-    uint8_t *from = malloc(n_bytes + 1);
+    if (!o->decoded) return 0;
+    size_t n = o->n_rows * o->n_cols;
+    uint8_t *from = malloc(o->n_bytes + 1);
     float *got = malloc(n * sizeof *got);
     for (size_t misaligned = 0; misaligned < 2; misaligned++) {
-        memcpy(from + misaligned, bytes, n_bytes);
-        codec->decode(from + misaligned, got, n);
-        assert_same_bytes(got, decoded, n * sizeof *got, what);
+        memcpy(from + misaligned, o->bytes, o->n_bytes);
+        o->codec->decode(from + misaligned, got, n);
+        assert_same_bytes(got, o->decoded, n * sizeof *got, o->what);
     }
     free(from);
     free(got);
+    return 1;
 }
 
 static void encoders_give_the_bytes_of_ggml(void **state)
@@ -126,7 +154,18 @@ static void encoders_give_the_bytes_of_ggml(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
         tms_cpu_force(levels[i]);
-        assert_true(each_golden_output(check_encoding) > 200);
+        assert_true(each_golden_output(false, check_encoding) > 200);
+    }
+}
+
+static void weighted_encoders_give_the_bytes_of_ggml(void **state)
+{
+    (void)state;
+    size_t expected = 0; /* every type that has weights has a dozen cases at least */
+    for (size_t i = 0; tms_codec_at(i); i++) expected += tms_codec_at(i)->encode_weighted ? 12 : 0;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        tms_cpu_force(levels[i]);
+        assert_true(each_golden_output(true, check_encoding) >= expected);
     }
 }
 
@@ -135,40 +174,12 @@ static void decoders_give_the_floats_of_ggml(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
         tms_cpu_force(levels[i]);
-        assert_true(each_golden_output(check_decoding) > 200);
+        assert_true(each_golden_output(false, check_decoding) > 200);
+        each_golden_output(true, check_decoding); /* some types are never encoded without weights */
     }
 }
 
 /* ---- any floats ---- */
-
-/* Rows that ordinary data do not hold; the kind of each of the 8 super-blocks differs. */
-static void fill_strange(float *x, size_t n, int kind, uint64_t *seed)
-{
-    for (size_t i = 0; i < n; i++) {
-        float r = random_normal(seed), v = 0;
-        switch (kind) {
-        case 0: v = i % 2 ? -0.0f : 0.0f; break;
-        case 1: v = 1e-42f * r; break;                       /* subnormal */
-        case 2: v = FLT_TRUE_MIN; break;                     /* the smallest there is */
-        case 3: v = i % 2 ? 1e38f : -1e38f; break;           /* differences near the limit */
-        case 4: v = i % 3 ? FLT_MAX : -FLT_MAX; break;       /* differences overflow */
-        case 5: v = i % 37 == 5 ? 3e38f : 1e-38f * r; break; /* both at once */
-        case 6: v = ldexpf(r, (int)(next_random(seed) % 240) - 130); break;
-        case 7: v = i % 64 == 0 ? -1e30f : 0; break;
-        case 8: v = 1e-15f * (1 + 1e-3f * r); break; /* about the bound below which a block is zero */
-        case 9: v = 1 + 1e-7f * r; break;            /* constant but for the last bit */
-        case 10: v = 1e19f * r; break;               /* squares overflow */
-        case 11: v = 1e-30f * r; break;              /* squares vanish */
-        default: {                                   /* any finite bits */
-            uint32_t u = (uint32_t)next_random(seed);
-            if ((u & 0x7f800000) == 0x7f800000) u &= 0x807fffff;
-            memcpy(&v, &u, sizeof v);
-        }
-        }
-        x[i] = isfinite(v) ? v : 1;
-    }
-}
-enum { N_STRANGE = 13 };
 
 static void strange_floats_give_the_same_bytes_on_every_level(void **state)
 {
@@ -379,6 +390,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encoders_give_the_bytes_of_ggml),
+        cmocka_unit_test(weighted_encoders_give_the_bytes_of_ggml),
         cmocka_unit_test(decoders_give_the_floats_of_ggml),
         cmocka_unit_test(strange_floats_give_the_same_bytes_on_every_level),
         cmocka_unit_test(random_rows_give_the_same_bytes_on_every_level),

@@ -1,0 +1,44 @@
+/* The search of iq4_search.h with one block in each lane. */
+#include "codec/iq4_search.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "codec/transpose.h"
+
+#define LANES        8
+#define TARGET       TMS_TARGET_AVX2
+#define NAME(symbol) symbol##_8
+#include "codec/lanes.h"
+#include "codec/iq4_lanes_body.h"
+#include "codec/lanes_end.h"
+
+#define LANES        16
+#define TARGET       TMS_TARGET_AVX512
+#define NAME(symbol) symbol##_16
+#include "codec/lanes.h"
+#include "codec/iq4_lanes_body.h"
+#include "codec/lanes_end.h"
+
+size_t tms_iq4_scales_lanes(const float *x, const float *importance, const float *sigma2, size_t n_blocks,
+                            float *scales)
+{
+    size_t b = 0;
+    enum tms_cpu level = tms_cpu_level();
+    for (size_t lanes; level >= TMS_CPU_AVX2 && n_blocks - b >= 8; b += lanes) {
+        lanes = level >= TMS_CPU_AVX512 && n_blocks - b >= 16 ? 16 : 8;
+        (lanes == 16 ? scales_16 : scales_8)(x + 32 * b, importance ? importance + 32 * b : NULL,
+                                             sigma2 ? sigma2 + b : NULL, scales + b);
+    }
+    return b;
+}
+#else
+size_t tms_iq4_scales_lanes(const float *x, const float *importance, const float *sigma2, size_t n_blocks,
+                            float *scales)
+{
+    (void)x, (void)importance, (void)sigma2, (void)n_blocks, (void)scales;
+    return 0;
+}
+#endif

@@ -1,0 +1,597 @@
+/* The search in one block with vectors of LANES floats; iq_lanes.c includes this once per width, with TARGET and NAME,
+ * and says how it works. */
+
+typedef float NAME(F) __attribute__((vector_size(4 * LANES)));
+typedef int32_t NAME(I) __attribute__((vector_size(4 * LANES)));
+#define F      NAME(F)
+#define I      NAME(I)
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+/* Choices at once: each has eight lanes. */
+#define CHOICES (LANES / 8)
+
+INLINE F NAME(splat)(float v)
+{
+    return v - (F){0};
+}
+
+INLINE F NAME(load)(const float *from)
+{
+    F v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+INLINE F NAME(minimum)(F a, F b)
+{
+#if LANES == 16
+    return (F)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return (F)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
+}
+
+INLINE F NAME(maximum)(F a, F b)
+{
+#if LANES == 16
+    return (F)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return (F)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
+}
+
+/* Bit i: whether lane i of a is less than, or not above, that of b. */
+INLINE unsigned NAME(less)(F a, F b)
+{
+#if LANES == 16
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
+#else
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ));
+#endif
+}
+
+INLINE unsigned NAME(not_above)(F a, F b)
+{
+#if LANES == 16
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
+#else
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ));
+#endif
+}
+
+INLINE unsigned NAME(differ)(I a, I b)
+{
+#if LANES == 16
+    return _mm512_cmpneq_epi32_mask((__m512i)a, (__m512i)b);
+#else
+    return 0xff & ~(unsigned)_mm256_movemask_ps((__m256)_mm256_cmpeq_epi32((__m256i)a, (__m256i)b));
+#endif
+}
+
+/* tms_nearest, clamped. */
+INLINE I NAME(nearest)(F v, int low, int high)
+{
+    I n = ((I)(v + 12582912.0f) & 0x007fffff) - 0x00400000;
+#if LANES == 16
+    return (I)_mm512_min_epi32(_mm512_max_epi32((__m512i)n, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
+#else
+    return (I)_mm256_min_epi32(_mm256_max_epi32((__m256i)n, _mm256_set1_epi32(low)), _mm256_set1_epi32(high));
+#endif
+}
+
+/* For each lane the entry of the table that its level, the lowest of its bits, says: of four entries in every 128 bits,
+ * or of eight; with 16 lanes the tables of two choices lie one behind the other, the fourth bit says which. */
+INLINE F NAME(look_up)(F table, I points, int bits)
+{
+#if LANES == 16
+    if (bits == 2) return (F)_mm512_permutevar_ps((__m512)table, (__m512i)points);
+    return (F)_mm512_permutexvar_ps((__m512i)points, (__m512)table);
+#else
+    if (bits == 2) return (F)_mm256_permutevar_ps((__m256)table, (__m256i)points);
+    return (F)_mm256_permutevar8x32_ps((__m256)table, (__m256i)points);
+#endif
+}
+
+/* 2 l + 1 for the levels of such a table. */
+INLINE F NAME(odd_table)(int bits)
+{
+    F table;
+    for (int lane = 0; lane < LANES; lane++) table[lane] = (float)(2 * (lane & (bits == 2 ? 3 : 7)) + 1);
+    return table;
+}
+
+/* The least of every eight lanes, in each of them. */
+INLINE F NAME(least_of_eight)(F v)
+{
+#if LANES == 16
+    __m512 m = _mm512_min_ps((__m512)v, _mm512_shuffle_f32x4((__m512)v, (__m512)v, 0xb1));
+    m = _mm512_min_ps(m, _mm512_permute_ps(m, 0x4e));
+    return (F)_mm512_min_ps(m, _mm512_permute_ps(m, 0xb1));
+#else
+    __m256 m = _mm256_min_ps((__m256)v, _mm256_permute2f128_ps((__m256)v, (__m256)v, 1));
+    m = _mm256_min_ps(m, _mm256_permute_ps(m, 0x4e));
+    return (F)_mm256_min_ps(m, _mm256_permute_ps(m, 0xb1));
+#endif
+}
+
+/* A group's magnitudes and roots of weights, each in all lanes, and how much nearer a point must be. */
+struct NAME(group) {
+    F x[8], roots[8];
+    float margin;
+};
+
+/* Points j … of a list, the same eight for each choice. */
+INLINE I NAME(load_points)(const uint32_t *near, int bits)
+{
+#if LANES == 16
+    I points = (I)_mm512_broadcast_i32x8(_mm256_loadu_si256((const __m256i *)near));
+    if (bits == 4) points |= (I)_mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(0x8888), 1);
+    return points;
+#else
+    (void)bits;
+    return (I)_mm256_loadu_si256((const __m256i *)near);
+#endif
+}
+
+/* d where it is below FLT_MAX and one of the first `left` of eight lanes; FLT_MAX elsewhere. */
+INLINE F NAME(limit)(F d, int left)
+{
+    const F limit = NAME(splat)(FLT_MAX);
+#if LANES == 16
+    __mmask16 valid = left >= 8 ? 0xffff : (__mmask16)(((1u << left) - 1) * 0x0101);
+    return (F)_mm512_mask_min_ps((__m512)limit, valid, (__m512)d, (__m512)limit);
+#else
+    static const int32_t none[16] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1};
+    I invalid;
+    memcpy(&invalid, none + 8 - (left < 8 ? left : 8), sizeof invalid);
+    return NAME(minimum)((F)((I)d | invalid), limit); /* limit, where d is no number */
+#endif
+}
+
+/* Set in a chosen point that is not nearer than all others by the margin. */
+#define CLOSE 0x80000000u
+
+/* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group, with CLOSE where it is;
+ * `is_short` says that the list has at most eight. */
+INLINE void NAME(choose)(const struct NAME(group) * g, int group, int bits, const uint32_t *restrict near, int count,
+                         bool is_short, F scales, uint32_t chosen[CHOICES])
+{
+    F table[8];
+    const F q = scales * NAME(odd_table)(bits);
+    for (int i = 0; i < group; i++) {
+        F rest = q - g->x[i];
+        table[i] = g->roots[i] * rest * rest;
+    }
+    F best = NAME(splat)(FLT_MAX), second = best;
+    I from = {0};
+    for (int j = 0; j < (is_short ? 1 : count); j += 8) {
+        I points = NAME(load_points)(near + j, bits);
+        F d = NAME(look_up)(table[0], points, bits);
+        for (int i = 1; i < group; i++) d += NAME(look_up)(table[i], points >> bits * i, bits);
+        d = NAME(limit)(d, count - j);
+        if (is_short) {
+            best = d;
+            break;
+        }
+#if LANES == 16
+        from = (I)_mm512_mask_mov_epi32((__m512i)from, _mm512_cmp_ps_mask((__m512)d, (__m512)best, _CMP_LT_OQ),
+                                        _mm512_set1_epi32(j));
+#else
+        I less = d < best;
+        from = (less & j) | (~less & from);
+#endif
+        second = NAME(minimum)(second, NAME(maximum)(best, d));
+        best = NAME(minimum)(best, d);
+    }
+    const F least = NAME(least_of_eight)(best), near_least = least + g->margin;
+    const unsigned equal = NAME(not_above)(best, least), close = NAME(not_above)(best, near_least);
+    const unsigned close_seconds = is_short ? 0 : NAME(not_above)(second, near_least);
+    for (int k = 0; k < CHOICES; k++) {
+        unsigned mine = equal >> 8 * k & 0xff, others = close >> 8 * k & 0xff;
+        int lane = __builtin_ctz(mine);
+        int position = is_short ? lane : from[8 * k + lane] + lane;
+        /* The first of equals; seldom more than one. */
+        if (!is_short)
+            for (unsigned more = mine & (mine - 1); more; more &= more - 1) {
+                int other = __builtin_ctz(more);
+                if (from[8 * k + other] + other < position) position = from[8 * k + other] + other;
+            }
+        bool is_close = ((others & (others - 1)) | (close_seconds >> 8 * k & 0xff)) != 0;
+        chosen[k] = near[position] | (is_close ? CLOSE : 0);
+    }
+}
+
+/* Candidates first … last that round a group to the same place, and points for the first and the last of them. */
+struct NAME(span) {
+    uint32_t group, first, last;
+    uint32_t count;
+    const uint32_t *near; /* [count] to choose from */
+    uint32_t left, right;
+};
+
+/* Runs, in the order of groups and candidates, and by how many times eight points they have to choose from: loops of
+ * equal length run best. Loops over short lists, and hardly a branch in them: most of them would be mispredicted. */
+enum { NAME(BUCKETS) = 4, NAME(MAX_RUNS) = TMS_IQ_MAX_GROUPS * MAX_CANDIDATES };
+struct NAME(runs) {
+    struct NAME(span) all[NAME(MAX_RUNS)];
+    uint16_t buckets[NAME(BUCKETS)][NAME(MAX_RUNS)];
+    uint32_t n, n_in[NAME(BUCKETS)];
+};
+
+/* places[g][c + 1] is that of candidate c. */
+INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *grid, int32_t (*places)[ROW + 1],
+                            int n_groups, int n_candidates)
+{
+    memset(runs->n_in, 0, sizeof runs->n_in);
+    uint32_t n = 0;
+    for (int g = 0; g < n_groups; g++) {
+        uint64_t starts = 0;
+        for (int c = 0; c < n_candidates; c += LANES) {
+            I here, before;
+            memcpy(&here, places[g] + c + 1, sizeof here);
+            memcpy(&before, places[g] + c, sizeof before);
+            starts |= (uint64_t)NAME(differ)(here, before) << c;
+        }
+        uint64_t lasts = (starts & (((uint64_t)1 << n_candidates) - 1)) >> 1 | (uint64_t)1 << (n_candidates - 1);
+        for (uint32_t first = 0; lasts; lasts &= lasts - 1) {
+            const struct tms_iq_place *at = &grid->places[places[g][first + 1]];
+            struct NAME(span) *r = &runs->all[n];
+            r->group = (uint32_t)g;
+            r->first = first;
+            r->last = (uint32_t)__builtin_ctzll(lasts);
+            r->count = at->count;
+            r->near = grid->near + at->first;
+            r->left = r->right = r->near[0];
+            first = r->last + 1;
+            int bucket = (at->count - 1) / 8;
+            if (bucket >= NAME(BUCKETS)) bucket = NAME(BUCKETS) - 1;
+            runs->buckets[bucket][runs->n_in[bucket]] = (uint16_t)n++;
+            runs->n_in[bucket] += at->count > 1;
+        }
+    }
+    runs->n = n;
+}
+
+/* The points for the ends of the runs of a bucket. */
+INLINE void NAME(choose_ends)(struct NAME(runs) * runs, int bucket, const struct NAME(group) * groups, int group,
+                              int bits, const float *restrict scales)
+{
+    for (uint32_t i = 0; i < runs->n_in[bucket]; i++) {
+        struct NAME(span) *r = &runs->all[runs->buckets[bucket][i]];
+        const struct NAME(group) *g = &groups[r->group];
+        const float first = scales[r->first], last = scales[r->last];
+        uint32_t chosen[2];
+#if LANES == 16
+        F both = (F)_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(last), 1);
+        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, both, chosen);
+#else
+        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, NAME(splat)(first), chosen);
+        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, NAME(splat)(last), chosen + 1);
+#endif
+        r->left = chosen[0];
+        r->right = chosen[1];
+    }
+}
+
+/* Whether the ends of a span decide for the candidates between them. */
+INLINE bool NAME(decides)(uint32_t left, uint32_t right)
+{
+    return left == right && !(left & CLOSE);
+}
+
+/* The same point for candidates first … end - 1 of a row. */
+INLINE void NAME(fill)(uint32_t *row, int first, int end, uint32_t point)
+{
+    for (int c = first; c < end; c += LANES) {
+        const int n = end - c < LANES ? end - c : LANES;
+#if LANES == 16
+        _mm512_mask_storeu_epi32(row + c, (__mmask16)((1u << n) - 1), _mm512_set1_epi32((int)point));
+#else
+        static const int32_t some[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+        __m256i mask, old;
+        memcpy(&mask, some + 8 - n, sizeof mask);
+        memcpy(&old, row + c, sizeof old);
+        old = _mm256_blendv_epi8(old, _mm256_set1_epi32((int)point), mask);
+        memcpy(row + c, &old, sizeof old);
+#endif
+    }
+}
+
+/* Points of all candidates. A span whose ends do not decide is cut at its middle (or at one and two thirds), and so on;
+ * every cut is a candidate that had no point, so the list has room for all. */
+INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) * groups, int group, int bits,
+                            const float *restrict scales, uint32_t (*points)[ROW])
+{
+    struct NAME(span) open[2 * NAME(MAX_RUNS)];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < runs->n; i++) {
+        const struct NAME(span) *r = &runs->all[i];
+        const I left = (I){0} + (int32_t)r->left;
+        /* Stores whole vectors; the runs that follow write over what is too much. */
+        for (uint32_t c = r->first; c <= r->last; c += LANES) memcpy(&points[r->group][c], &left, sizeof left);
+        points[r->group][r->last] = r->right;
+        struct NAME(span) *to = &open[n];
+        to->group = r->group;
+        to->first = r->first;
+        to->last = r->last;
+        to->count = r->count;
+        to->near = r->near;
+        to->left = r->left;
+        to->right = r->right;
+        n += (r->last - r->first > 1) & !NAME(decides)(r->left, r->right);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const struct NAME(span) *s = &open[i];
+        /* The ends and the cuts, and their points. */
+        const uint32_t part = (s->last - s->first + 1) / (CHOICES + 1);
+        uint32_t at[CHOICES + 2], chosen[CHOICES + 2];
+        at[0] = s->first;
+        at[1] = s->first + part;
+        at[CHOICES + 1] = s->last;
+        chosen[0] = s->left;
+        chosen[CHOICES + 1] = s->right;
+#if LANES == 16
+        at[2] = s->last - part;
+        F cuts = (F)_mm512_insertf32x8(_mm512_set1_ps(scales[at[1]]), _mm256_set1_ps(scales[at[2]]), 1);
+#else
+        F cuts = NAME(splat)(scales[at[1]]);
+#endif
+        NAME(choose)(&groups[s->group], group, bits, s->near, (int)s->count, s->count <= 8, cuts, chosen + 1);
+        uint32_t *row = points[s->group];
+        for (int k = 0; k <= CHOICES; k++) {
+            const uint32_t first = at[k], last = at[k + 1];
+            row[first] = chosen[k];
+            if (last - first <= 1 || last == first) continue;
+            if (NAME(decides)(chosen[k], chosen[k + 1])) {
+                NAME(fill)(row, (int)first, (int)last, chosen[k]);
+                continue;
+            }
+            struct NAME(span) *to = &open[n++];
+            to->group = s->group;
+            to->first = first;
+            to->last = last;
+            to->count = s->count;
+            to->near = s->near;
+            to->left = chosen[k];
+            to->right = chosen[k + 1];
+        }
+    }
+}
+
+/* One scale for one group. */
+INLINE uint32_t NAME(choose_one)(const struct NAME(group) * g, int group, int bits, const uint32_t *restrict near,
+                                 int count, float scale)
+{
+    uint32_t chosen[CHOICES];
+    if (count == 1) return near[0];
+    NAME(choose)(g, group, bits, near, count, count <= 8, NAME(splat)(scale), chosen);
+    return chosen[0] & ~CLOSE;
+}
+
+/* Places that all candidates round a group to. */
+INLINE void NAME(find_places)(const struct NAME(group) * g, int group, const float *restrict inverses, int n_candidates,
+                              int32_t *restrict places)
+{
+    const int levels = group == 8 ? 3 : 8;
+    for (int c = 0; c < n_candidates; c += LANES) {
+        F inverse = NAME(load)(inverses + c);
+        I place = {0};
+        for (int i = group - 1; i >= 0; i--) {
+            I level = NAME(nearest)(0.5f * (inverse * g->x[i] - 1.0f), 0, levels - 1);
+            place = (levels == 3 ? place + place + place : place << 3) + level;
+        }
+        memcpy(places + c, &place, sizeof place);
+    }
+}
+
+/* Sums in order over n terms. */
+INLINE void NAME(sum_two)(const float *restrict a, const float *restrict b, int n, float *restrict sum_a,
+                          float *restrict sum_b)
+{
+    float s = 0, t = 0;
+    for (int i = 0; i < n; i++) {
+        s += a[i];
+        t += b[i];
+    }
+    *sum_a = s;
+    *sum_b = t;
+}
+
+/* fitted_scale of iq_search.c: lanes are the nine candidates, then weights. */
+INLINE float NAME(fitted_scale)(int n, int top, float largest, const float *restrict x, const float *restrict weights)
+{
+    /* The plain scale first; its codes wrap. */
+    static const float ks[16] = {0, -4, -3, -2, -1, 1, 2, 3, 4};
+    float inverses[16], errors[16];
+    for (int c = 0; c < 16; c += LANES) {
+        F inverse = (0.1f * NAME(load)(ks + c) + (float)top) / largest, scale = 1.0f / inverse, error = {0};
+        I mask = ~(I){0};
+        if (c == 0) mask[0] = 0xff;
+        for (int i = 0; i < n; i++) {
+            I q = NAME(nearest)(inverse * x[i], INT32_MIN, top) & mask;
+            F rest = x[i] - scale * __builtin_convertvector(q, F);
+            error += weights[i] * rest * rest;
+        }
+        memcpy(inverses + c, &inverse, sizeof inverse);
+        memcpy(errors + c, &error, sizeof error);
+    }
+    float inverse = inverses[0], least = errors[0];
+    for (int c = 1; c < 9; c++)
+        if (errors[c] < least) {
+            least = errors[c];
+            inverse = inverses[c];
+        }
+
+    float q[TMS_IQ_MAX_BLOCK], terms_qx[TMS_IQ_MAX_BLOCK], terms_qq[TMS_IQ_MAX_BLOCK], qx, qq;
+    for (int i = 0; i < n; i += LANES) {
+        F v = NAME(load)(x + i), w = NAME(load)(weights + i);
+        I whole = NAME(nearest)(inverse * v, INT32_MIN, top);
+        F code = __builtin_convertvector(whole, F), wrapped = __builtin_convertvector(whole & 0xff, F);
+        F term_qx = w * v * code, term_qq = w * code * code;
+        memcpy(terms_qx + i, &term_qx, sizeof term_qx);
+        memcpy(terms_qq + i, &term_qq, sizeof term_qq);
+        memcpy(q + i, &wrapped, sizeof wrapped);
+    }
+    NAME(sum_two)(terms_qx, terms_qq, n, &qx, &qq);
+    for (int sweep = 0; sweep < 5; sweep++) {
+        bool moved = false;
+        for (int i = 0; i < n; i += LANES) {
+            F v = NAME(load)(x + i), w = NAME(load)(weights + i);
+            /* Codes seldom move: try all lanes, move the first that would, and try those behind it again. */
+            for (unsigned left = (1u << LANES) - 1; left;) {
+                F old = NAME(load)(q + i);
+                F rest_qx = qx - w * v * old, rest_qq = qq - w * old * old;
+                I whole = NAME(nearest)(v * rest_qq / rest_qx, INT32_MIN, top);
+                F code = __builtin_convertvector(whole, F);
+                F new_qx = rest_qx + w * v * code, new_qq = rest_qq + w * code * code;
+                const F zero = {0};
+                unsigned better = NAME(less)(zero, rest_qx) & NAME(less)(zero, rest_qq) &
+                                  NAME(less)(qx * qx * new_qq, new_qx * new_qx * qq) & NAME(differ)((I)code, (I)old) &
+                                  left;
+                if (!better) break;
+                int lane = __builtin_ctz(better);
+                q[i + lane] = (float)(uint8_t)whole[lane];
+                qx = new_qx[lane];
+                qq = new_qq[lane];
+                moved = true;
+                left &= ~((2u << lane) - 1);
+            }
+        }
+        if (!moved) break;
+    }
+    return qq > 0 ? qx / qq : 0;
+}
+
+/* x: magnitudes; n and group are constants where this is inlined. */
+INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_grid *grid, const float *restrict x,
+                            const float *restrict weights, const float *restrict roots, float *restrict scale_out,
+                            uint32_t *restrict points_out, int n, int group)
+{
+    const int n_groups = n / group, bits = group == 8 ? 2 : 4, top = group == 8 ? 2 : 7;
+    const float steps = (float)(2 * top + 1);
+    const int n_candidates = 2 * rule->last + 1;
+
+    F most = NAME(load)(x), most_magnitude = {0};
+    for (int i = 0; i < n; i += LANES) {
+        F v = NAME(load)(x + i);
+        most = NAME(maximum)(most, v);
+        most_magnitude = NAME(maximum)(most_magnitude, (F)((I)v & 0x7fffffff));
+    }
+    float largest = most[0], magnitude = most_magnitude[0];
+    for (int i = 1; i < LANES; i++) {
+        largest = most[i] > largest ? most[i] : largest;
+        magnitude = most_magnitude[i] > magnitude ? most_magnitude[i] : magnitude;
+    }
+    if (largest < rule->tiny) return false;
+    float reach = largest, scale = largest / steps;
+    if (rule->start_by_fit) {
+        scale = NAME(fitted_scale)(n, top + 2, largest, x, weights);
+        reach = scale * (float)(top + 1);
+        if (reach <= 0) return false;
+    }
+
+    float inverses[ROW], scales[ROW];
+    for (int c = 0; c < n_candidates; c += LANES) {
+        F k;
+        for (int lane = 0; lane < LANES; lane++) k[lane] = (float)(c + lane - rule->last);
+        F inverse = (steps + k * rule->step) / reach, s = 1.0f / inverse;
+        memcpy(inverses + c, &inverse, sizeof inverse);
+        memcpy(scales + c, &s, sizeof s);
+    }
+
+    struct NAME(group) groups[TMS_IQ_MAX_GROUPS];
+    int32_t places[TMS_IQ_MAX_GROUPS][ROW + 1]; /* of candidate c in [c + 1] */
+    uint32_t points[TMS_IQ_MAX_GROUPS][ROW];
+    const float m = scales[0] * steps + magnitude;
+    for (int g = 0; g < n_groups; g++) {
+        float sum = 0;
+        for (int i = 0; i < group; i++) {
+            groups[g].x[i] = NAME(splat)(x[g * group + i]);
+            groups[g].roots[i] = NAME(splat)(roots[g * group + i]);
+            sum += roots[g * group + i];
+        }
+        const float sum_wmm = sum * m * m;
+        const bool far_from_limits = m > 1e-10f && m < 1e10f && sum_wmm > 1e-20f && sum_wmm < 1e30f;
+        groups[g].margin = far_from_limits ? 1e-5f * sum_wmm : INFINITY;
+        places[g][0] = -1;
+        NAME(find_places)(&groups[g], group, inverses, n_candidates, places[g] + 1);
+    }
+    struct NAME(runs) runs;
+    NAME(find_runs)(&runs, grid, places, n_groups, n_candidates);
+    for (int bucket = 0; bucket < NAME(BUCKETS); bucket++)
+        NAME(choose_ends)(&runs, bucket, groups, group, bits, scales);
+    NAME(fill_runs)(&runs, groups, group, bits, scales, points);
+
+    float all_qx[ROW], all_qq[ROW];
+    const F odd = NAME(odd_table)(bits);
+    for (int c = 0; c < n_candidates; c += LANES) {
+        F qx = {0}, qq = {0};
+        for (int g = 0; g < n_groups; g++) {
+            I p;
+            memcpy(&p, &points[g][c], sizeof p);
+            for (int i = 0; i < group; i++) {
+                float w = weights[g * group + i], wx = w * x[g * group + i];
+                F q = NAME(look_up)(odd, p >> bits * i, bits);
+                qx += wx * q;
+                qq += w * q * q;
+            }
+        }
+        memcpy(all_qx + c, &qx, sizeof qx);
+        memcpy(all_qq + c, &qq, sizeof qq);
+    }
+    int chosen = -1;
+    float best = 0;
+    for (int c = 0; c < n_candidates; c++)
+        if (all_qq[c] > 0 && all_qx[c] * all_qx[c] > best * all_qq[c]) {
+            scale = all_qx[c] / all_qq[c];
+            best = scale * all_qx[c];
+            chosen = c;
+        }
+
+    bool all_on_grid = true, on_grid[TMS_IQ_MAX_GROUPS];
+    for (int g = 0; g < n_groups; g++) {
+        points_out[g] = chosen >= 0 ? points[g][chosen] & ~CLOSE : 0;
+        on_grid[g] = chosen >= 0 ? grid->places[places[g][chosen + 1]].on_grid : rule->refit != TMS_REFIT_ALL_IF_ANY;
+        all_on_grid = all_on_grid && on_grid[g];
+    }
+    *scale_out = scale;
+    if (!(scale > 0 && (rule->refit == TMS_REFIT_ALL || !all_on_grid))) return true;
+
+    int32_t levels[TMS_IQ_MAX_BLOCK];
+    for (int i = 0; i < n; i += LANES) {
+        I level = NAME(nearest)(0.5f * (1.0f / scale * NAME(load)(x + i) - 1.0f), 0, top);
+        memcpy(levels + i, &level, sizeof level);
+    }
+    float terms_qx[TMS_IQ_MAX_BLOCK], terms_qq[TMS_IQ_MAX_BLOCK], qx, qq;
+    for (int g = 0; g < n_groups; g++) {
+        if (rule->refit != TMS_REFIT_OFF_GRID || !on_grid[g]) {
+            int place = 0;
+            for (int i = group - 1; i >= 0; i--) place = place * (top + 1) + levels[g * group + i];
+            const struct tms_iq_place *at = &grid->places[place];
+            points_out[g] = NAME(choose_one)(&groups[g], group, bits, grid->near + at->first, at->count, scale);
+        }
+        for (int i = 0; i < group; i++) {
+            float w = weights[g * group + i];
+            float q = (float)(2 * (points_out[g] >> bits * i & (bits == 2 ? 3 : 7)) + 1);
+            terms_qx[g * group + i] = w * x[g * group + i] * q;
+            terms_qq[g * group + i] = w * q * q;
+        }
+    }
+    NAME(sum_two)(terms_qx, terms_qq, n, &qx, &qq);
+    if (qq > 0) *scale_out = qx / qq;
+    return true;
+}
+
+TARGET static bool NAME(search_block)(const struct tms_iq_rule *rule, const struct tms_iq_grid *grid, const float *x,
+                                      const float *weights, const float *roots, float *scale, uint32_t *points)
+{
+    if (grid->group == 4) return NAME(search_of)(rule, grid, x, weights, roots, scale, points, 32, 4);
+    if (rule->block == 16) return NAME(search_of)(rule, grid, x, weights, roots, scale, points, 16, 8);
+    return NAME(search_of)(rule, grid, x, weights, roots, scale, points, 32, 8);
+}
+
+#undef F
+#undef I
+#undef INLINE
+#undef CHOICES
+#undef CLOSE

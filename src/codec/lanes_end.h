@@ -1,0 +1,7 @@
+/* Ends what lanes.h began. */
+#undef F
+#undef I
+#undef INLINE
+#undef LANES
+#undef TARGET
+#undef NAME
