@@ -18,7 +18,9 @@ static const struct command commands[] = {
      "tamis diff models/pebble out/pebble-q4_k_m.gguf", run_diff},
     {"verify", "FILE --source MODEL", "rebuild a quantized file from its source and compare, writing nothing",
      "tamis verify out/pebble-q4_k_m.gguf --source models/pebble", run_verify},
-    {"types", "", "list the types that can be written", "tamis types", run_types},
+    {"explain", "TYPE [--model MODEL] [--tensor NAME]", "show how a type works and what it does to real weights",
+     "tamis explain q4_k", run_explain},
+    {"types", "", "list the types of files and of tensors", "tamis types", run_types},
 };
 
 static void stop(int signal_number)

@@ -10,14 +10,11 @@ static void lower(char *to, size_t size, const char *from)
     to[i] = '\0';
 }
 
-int run_types(const struct command *self, int argc, char **argv)
+static json_t *print_file_types(bool print)
 {
-    struct common common;
     struct tms_type_info info;
-    int code = parse_options(self, argc, argv, NULL, 0, &common, NULL, 0);
-    if (code >= 0) return code;
-    json_t *list = json_array();
     struct table table;
+    json_t *list = json_array();
     table_begin(&table, "lll");
     table_cell(&table, "type");
     table_cell(&table, "written as");
@@ -31,18 +28,58 @@ int run_types(const struct command *self, int argc, char **argv)
         json_array_append_new(list, json_pack("{s:s, s:s?, s:s, s:s}", "name", name, "alias", info.alias, "container",
                                               info.container, "explanation", info.explanation));
     }
-    if (common.json) {
-        for (size_t i = 0; i < table.n_cells; i++) table.cells[i][0] = '\0';
-        FILE *nowhere = fopen("/dev/null", "w");
-        if (nowhere) {
-            table_end(&table, nowhere);
-            fclose(nowhere);
-        }
-        return print_json(list);
+    if (print)
+        table_end(&table, stdout);
+    else
+        table_drop(&table);
+    return list;
+}
+
+/* What tensors are stored as; a file type gives each of its tensors one. */
+static json_t *print_tensor_types(bool print)
+{
+    struct tms_explanation e;
+    struct table table;
+    json_t *list = json_array();
+    table_begin(&table, "lrrrrll");
+    const char *const headings[] = {"tensor type", "id", "block", "bytes", "bits/weight", "tamis", "read by"};
+    for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) table_cell(&table, "%s", headings[i]);
+    for (size_t i = 0; tms_explain_at(i, &e); i++) {
+        char id[16] = "-";
+        if (e.id >= 0) snprintf(id, sizeof id, "%d", e.id);
+        table_cell(&table, "%s", e.name);
+        table_cell(&table, "%s", id);
+        table_cell(&table, "%u", e.block_elems);
+        table_cell(&table, "%u", e.block_bytes);
+        table_cell(&table, "%.4g", e.bits_per_weight);
+        table_cell(&table, "%s", e.encodes ? "reads, writes" : e.decodes ? "reads" : "-");
+        table_cell(&table, "%s", e.readers);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:I, s:I, s:f, s:b, s:b, s:s}", "name", e.name, "id",
+                                        (json_int_t)e.id, "block_elements", (json_int_t)e.block_elems, "block_bytes",
+                                        (json_int_t)e.block_bytes, "bits_per_weight", e.bits_per_weight, "decodes",
+                                        e.decodes, "encodes", e.encodes, "read_by", e.readers));
     }
-    json_decref(list);
-    table_end(&table, stdout);
-    puts("\nnf4 and fp4 take :b32 … :b4096 for another block size than 64 and :dq for double quantization, in any "
-         "order.");
+    if (print)
+        table_end(&table, stdout);
+    else
+        table_drop(&table);
+    return list;
+}
+
+int run_types(const struct command *self, int argc, char **argv)
+{
+    struct common common;
+    int code = parse_options(self, argc, argv, NULL, 0, &common, NULL, 0);
+    if (code >= 0) return code;
+    json_t *files = print_file_types(!common.json);
+    if (!common.json)
+        puts("\nnf4 and fp4 take :b32 … :b4096 for another block size than 64 and :dq for double quantization, in any "
+             "order.\n");
+    json_t *tensors = print_tensor_types(!common.json);
+    json_t *document = json_pack("{s:o, s:o}", "file_types", files, "tensor_types", tensors);
+    if (common.json) return print_json(document);
+    json_decref(document);
+    puts("\n`tamis explain TYPE` shows how a type works and what it does to real weights.");
     return 0;
 }

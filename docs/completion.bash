@@ -4,13 +4,14 @@ _tamis()
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     local types="f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k q2_k_s iq4_nl iq4_xs iq3_m
         iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s tq2_0 tq1_0 q2_0 q1_0 mxfp4_moe nvfp4 q5_1 q5_0 q4_1
-        q4_0 copy nf4 nf4:dq fp4 int8"
+        q4_0 copy nf4 nf4:dq fp4 int8 hf:bf16 hf:f16
+        hf:f32"
     local llama="--imatrix --include-weights --exclude-weights --tensor-type --tensor-type-file --output-tensor-type
         --token-embedding-type --leave-output-tensor --pure --allow-requantize --keep-split --override-kv --prune-layers"
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -19,6 +20,7 @@ _tamis()
         local before=${current%"${current##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
+    --source|--model) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
     case $command in
@@ -26,6 +28,9 @@ _tamis()
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify" ;;
     llama-quantize) options="$llama --dry-run" ;;
     quantize) options="$llama --to --output --compat --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    diff) options="--all" ;;
+    verify) options="--source --to --imatrix --model-name --pre" ;;
+    explain) options="--model --tensor" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

@@ -284,6 +284,50 @@ struct tms_verify_result {
 tms_status tms_verify(const char *file, const char *source, const struct tms_verify_options *options,
                       struct tms_verify_result *result, struct tms_error *err);
 
+/* ---- how types work ------------------------------------------------------------------------------------------ */
+
+/* Consecutive bytes of a block. */
+struct tms_layout_field {
+    const char *name;
+    uint32_t bytes;
+    const char *holds;
+};
+
+struct tms_explanation {
+    const char *name; /* of a tensor type: "q4_k", "nf4:dq" */
+    int id;           /* ggml's, -1 if it has none */
+    const char *what, *formula, *readers;
+    const char *file_type, *file_type_says; /* if a file type was asked for: its name and what it is; else NULL */
+    uint32_t block_elems, block_bytes;      /* 0 bytes: no whole number */
+    double bits_per_weight;
+    uint32_t code_bits;                    /* of the integer that stands for a weight; 0: it is no quantized type */
+    uint32_t group;                        /* weights that share the finest scale; 0: a row, or none */
+    const struct tms_layout_field *fields; /* in the order of their bytes */
+    size_t n_fields;
+    bool decodes, encodes, wants_importance; /* what tamis can; the last: encodes only with importance weights */
+};
+
+/* By name of a tensor type or, if there is none, of a file type ("q4_k_m": explains what most tensors get). False if
+ * tamis knows neither. */
+bool tms_explain(const char *type, struct tms_explanation *out);
+/* i = 0 … while it returns true: all tensor types, bitsandbytes' last. */
+bool tms_explain_at(size_t i, struct tms_explanation *out);
+
+/* Relative errors |decoded - x| / |x| of one tensor. */
+struct tms_explain_errors {
+    uint64_t rows, cols;
+    bool has_type; /* tamis encodes the type, and the rows fit its blocks */
+    double type;
+    /* q = round(x / scale) + zero point, 0 <= q < 2^bits, with one scale and zero point for the tensor, for each row,
+     * for each group of a row: scale = (max - min) / (2^bits - 1), where 0 lies between min and max */
+    uint32_t bits, group; /* of the type; bits 0: no comparison */
+    double per_tensor, per_row, per_group;
+};
+/* Encodes a tensor of a model in the type and in plain integers and measures. Types that want importance weights get
+ * equal ones. */
+tms_status tms_explain_measure(struct tms_explain_errors *out, const char *type, const char *model, const char *tensor,
+                               struct tms_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -145,3 +145,28 @@ bool tms_json_set_member(struct tms_buf *out, const char *text, size_t n, const 
     tms_buf_put(out, text + end, n - end);
     return !out->failed;
 }
+
+bool tms_json_remove_member(struct tms_buf *out, const char *text, size_t n, const char *key)
+{
+    struct member m;
+    size_t open = skip_space(text, n, 0), end_before = open + 1; /* where the member before ends */
+    if (open >= n || text[open] != '{') return false;
+    for (size_t at = open + 1; next_member(text, n, at, &m);) {
+        size_t comma = skip_space(text, n, m.value_end);
+        bool last = comma >= n || text[comma] != ',';
+        if (compare_key(text, &m, key) == 0) {
+            /* the first goes with the comma behind it, any other with the one in front */
+            bool first = end_before == open + 1;
+            size_t from = first && !last ? m.key : end_before;
+            size_t to = first && !last ? skip_space(text, n, comma + 1) : m.value_end;
+            tms_buf_put(out, text, from);
+            tms_buf_put(out, text + to, n - to);
+            return !out->failed;
+        }
+        if (last) break;
+        end_before = m.value_end;
+        at = comma + 1;
+    }
+    tms_buf_put(out, text, n);
+    return !out->failed;
+}

@@ -11,5 +11,7 @@
  * is there; else where it belongs if the keys are sorted, else at the end. False if memory is short or the text is
  * no object. */
 bool tms_json_set_member(struct tms_buf *out, const char *text, size_t n, const char *key, const json_t *value);
+/* The same without the top-level member `key`; the text as it is if there is none. */
+bool tms_json_remove_member(struct tms_buf *out, const char *text, size_t n, const char *key);
 
 #endif

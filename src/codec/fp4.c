@@ -8,7 +8,6 @@
  * scale. Every weight takes the nearest value, the smaller magnitude when two are equally near, 0 rather than -0.
  * Nibbles: byte i of a group of n weights holds weight i low and weight i + n / 2 high. */
 #include <assert.h>
-#include <float.h>
 #include <math.h>
 
 #include "base/cpu.h"
@@ -37,22 +36,34 @@ TMS_INLINE float largest_magnitude(const float *restrict x, int n)
     return tms_f32_from_bits(largest);
 }
 
-/* Codes of n weights, packed. Distances |value * d - x| are exact near the middle between two values, so comparing |x|
- * with the seven middles gives the same as comparing the distances in f32. */
-TMS_INLINE void pack_codes(const float *restrict x, int n, float d, uint8_t *restrict q)
+/* The first of the nearest values, by distances in f32. */
+static int nearest_code(float x, float d)
 {
-    float middle[7];
-    /* Halves before the sum: a value that overflows makes the middle infinite, so that it is never taken. */
-    for (int k = 0; k < 7; k++) middle[k] = 0.5f * ((float)values[k] * d) + 0.5f * ((float)values[k + 1] * d);
-    /* All values are 0, the first one is as near as any. */
-    if (d == 0)
-        for (int k = 0; k < 7; k++) middle[k] = FLT_MAX;
+    int code = 0;
+    for (int i = 1; i < 16; i++)
+        if (fabsf((float)values[i] * d - x) < fabsf((float)values[code] * d - x)) code = i;
+    return code;
+}
+
+/* Codes of n weights, packed. Distances are exact near the middle between two values, so that comparing |x| with the
+ * seven middles gives what comparing distances gives; unless weights are so large that all distances round to |x|. */
+TMS_INLINE void pack_codes(const float *restrict x, int n, float largest, float d, uint8_t *restrict q)
+{
     uint8_t codes[32];
-    for (int i = 0; i < n; i++) {
-        float m = fabsf(x[i]);
-        int code = 0;
-        for (int k = 0; k < 7; k++) code += m > middle[k];
-        codes[i] = (uint8_t)(x[i] < 0 && code ? code + 8 : code);
+    if (d == 0) {
+        memset(codes, 0, sizeof codes); /* all values are 0, the first one is as near as any */
+    } else if (largest >= 0x1p23f * d) {
+        for (int i = 0; i < n; i++) codes[i] = (uint8_t)nearest_code(x[i], d);
+    } else {
+        float middle[7];
+        /* Halves before the sum: a value that overflows makes the middle infinite, so that it is never taken. */
+        for (int k = 0; k < 7; k++) middle[k] = 0.5f * ((float)values[k] * d) + 0.5f * ((float)values[k + 1] * d);
+        for (int i = 0; i < n; i++) {
+            float m = fabsf(x[i]);
+            int code = 0;
+            for (int k = 0; k < 7; k++) code += m > middle[k];
+            codes[i] = (uint8_t)(x[i] < 0 && code ? code + 8 : code);
+        }
     }
     for (int i = 0; i < n / 2; i++) q[i] = (uint8_t)(codes[i] | codes[i + n / 2] << 4);
 }
@@ -83,7 +94,7 @@ TMS_INLINE void tms_mxfp4_encode_body(const float *restrict x, void *restrict bl
         float largest = largest_magnitude(x, 32);
         /* Below 2^-125 the byte would be negative, which ggml leaves undefined; the smallest scale is meant. */
         b[s].e = largest < 0x1p-125f ? 0 : (uint8_t)(floor_log2(largest) - 2 + 127);
-        pack_codes(x, 32, half_e8m0(b[s].e), b[s].q);
+        pack_codes(x, 32, largest, half_e8m0(b[s].e), b[s].q);
     }
 }
 
@@ -129,8 +140,9 @@ TMS_INLINE void tms_nvfp4_encode_body(const float *restrict x, void *restrict bl
     struct nvfp4 *b = blocks;
     for (size_t s = 0; s < n / 64; s++)
         for (int group = 0; group < 4; group++, x += 16) {
-            b[s].scales[group] = to_ue4m3(largest_magnitude(x, 16) / 6);
-            pack_codes(x, 16, half_ue4m3(b[s].scales[group]), b[s].q + 8 * group);
+            float largest = largest_magnitude(x, 16);
+            b[s].scales[group] = to_ue4m3(largest / 6);
+            pack_codes(x, 16, largest, half_ue4m3(b[s].scales[group]), b[s].q + 8 * group);
         }
 }
 

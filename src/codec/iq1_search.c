@@ -95,7 +95,7 @@ static void split_block(int n, const float *restrict x, const float *restrict w,
     for (int i = 0; i < n; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
     if (largest < TMS_IQ1_TINY(n)) return;
 
-    uint8_t order[MAX_BLOCK] = {0}, level[MAX_BLOCK];
+    uint8_t order[MAX_BLOCK] = {0}, level[MAX_BLOCK] = {0};
     sort(x, n, order);
     struct best best = {.score = -FLT_MAX, .i1 = -1};
     (n == 32 ? split_32 : split_16)(x, w, order, &best);

@@ -202,7 +202,7 @@ INLINE void NAME(choose)(const struct NAME(group) * g, int group, int bits, cons
 }
 
 /* Candidates first … last that round a group to the same place, and points for the first and the last of them. */
-struct NAME(span) {
+struct NAME(run) {
     uint32_t group, first, last;
     uint32_t count;
     const uint32_t *near; /* [count] to choose from */
@@ -213,7 +213,7 @@ struct NAME(span) {
  * equal length run best. Loops over short lists, and hardly a branch in them: most of them would be mispredicted. */
 enum { NAME(BUCKETS) = 4, NAME(MAX_RUNS) = TMS_IQ_MAX_GROUPS * MAX_CANDIDATES };
 struct NAME(runs) {
-    struct NAME(span) all[NAME(MAX_RUNS)];
+    struct NAME(run) all[NAME(MAX_RUNS)];
     uint16_t buckets[NAME(BUCKETS)][NAME(MAX_RUNS)];
     uint32_t n, n_in[NAME(BUCKETS)];
 };
@@ -235,7 +235,7 @@ INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *
         uint64_t lasts = (starts & (((uint64_t)1 << n_candidates) - 1)) >> 1 | (uint64_t)1 << (n_candidates - 1);
         for (uint32_t first = 0; lasts; lasts &= lasts - 1) {
             const struct tms_iq_place *at = &grid->places[places[g][first + 1]];
-            struct NAME(span) *r = &runs->all[n];
+            struct NAME(run) *r = &runs->all[n];
             r->group = (uint32_t)g;
             r->first = first;
             r->last = (uint32_t)__builtin_ctzll(lasts);
@@ -252,110 +252,60 @@ INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *
     runs->n = n;
 }
 
+/* The points for CHOICES candidates of a run. */
+INLINE void NAME(choose_some)(const struct NAME(group) * g, const struct NAME(run) * r, int group, int bits,
+                              bool is_short, float first, float second, uint32_t chosen[CHOICES])
+{
+#if LANES == 16
+    F scales = (F)_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(second), 1);
+#else
+    (void)second;
+    F scales = NAME(splat)(first);
+#endif
+    NAME(choose)(g, group, bits, r->near, (int)r->count, is_short, scales, chosen);
+}
+
 /* The points for the ends of the runs of a bucket. */
 INLINE void NAME(choose_ends)(struct NAME(runs) * runs, int bucket, const struct NAME(group) * groups, int group,
                               int bits, const float *restrict scales)
 {
     for (uint32_t i = 0; i < runs->n_in[bucket]; i++) {
-        struct NAME(span) *r = &runs->all[runs->buckets[bucket][i]];
+        struct NAME(run) *r = &runs->all[runs->buckets[bucket][i]];
+        uint32_t chosen[2];
         const struct NAME(group) *g = &groups[r->group];
         const float first = scales[r->first], last = scales[r->last];
-        uint32_t chosen[2];
-#if LANES == 16
-        F both = (F)_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(last), 1);
-        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, both, chosen);
-#else
-        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, NAME(splat)(first), chosen);
-        NAME(choose)(g, group, bits, r->near, (int)r->count, bucket == 0, NAME(splat)(last), chosen + 1);
-#endif
+        NAME(choose_some)(g, r, group, bits, bucket == 0, first, last, chosen);
+        if (CHOICES == 1) NAME(choose_some)(g, r, group, bits, bucket == 0, last, last, chosen + 1);
         r->left = chosen[0];
         r->right = chosen[1];
     }
 }
 
-/* Whether the ends of a span decide for the candidates between them. */
-INLINE bool NAME(decides)(uint32_t left, uint32_t right)
-{
-    return left == right && !(left & CLOSE);
-}
-
-/* The same point for candidates first … end - 1 of a row. */
-INLINE void NAME(fill)(uint32_t *row, int first, int end, uint32_t point)
-{
-    for (int c = first; c < end; c += LANES) {
-        const int n = end - c < LANES ? end - c : LANES;
-#if LANES == 16
-        _mm512_mask_storeu_epi32(row + c, (__mmask16)((1u << n) - 1), _mm512_set1_epi32((int)point));
-#else
-        static const int32_t some[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-        __m256i mask, old;
-        memcpy(&mask, some + 8 - n, sizeof mask);
-        memcpy(&old, row + c, sizeof old);
-        old = _mm256_blendv_epi8(old, _mm256_set1_epi32((int)point), mask);
-        memcpy(row + c, &old, sizeof old);
-#endif
-    }
-}
-
-/* Points of all candidates. A span whose ends do not decide is cut at its middle (or at one and two thirds), and so on;
- * every cut is a candidate that had no point, so the list has room for all. */
+/* Points of all candidates. Where the ends of a run have the same point, those between have it; where not, all are
+ * searched. (To search for the change instead, by halves or where the ends predict it, takes fewer steps and longer:
+ * they wait for each other.) */
 INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) * groups, int group, int bits,
                             const float *restrict scales, uint32_t (*points)[ROW])
 {
-    struct NAME(span) open[2 * NAME(MAX_RUNS)];
-    uint32_t n = 0;
+    uint16_t open[2][NAME(MAX_RUNS)]; /* with short lists, with long ones */
+    uint32_t n_open[2] = {0, 0};
     for (uint32_t i = 0; i < runs->n; i++) {
-        const struct NAME(span) *r = &runs->all[i];
+        const struct NAME(run) *r = &runs->all[i];
         const I left = (I){0} + (int32_t)r->left;
         /* Stores whole vectors; the runs that follow write over what is too much. */
         for (uint32_t c = r->first; c <= r->last; c += LANES) memcpy(&points[r->group][c], &left, sizeof left);
         points[r->group][r->last] = r->right;
-        struct NAME(span) *to = &open[n];
-        to->group = r->group;
-        to->first = r->first;
-        to->last = r->last;
-        to->count = r->count;
-        to->near = r->near;
-        to->left = r->left;
-        to->right = r->right;
-        n += (r->last - r->first > 1) & !NAME(decides)(r->left, r->right);
+        const bool is_long = r->count > 8;
+        open[is_long][n_open[is_long]] = (uint16_t)i;
+        n_open[is_long] += (r->last - r->first > 1) & !(r->left == r->right && !(r->left & CLOSE));
     }
-    for (uint32_t i = 0; i < n; i++) {
-        const struct NAME(span) *s = &open[i];
-        /* The ends and the cuts, and their points. */
-        const uint32_t part = (s->last - s->first + 1) / (CHOICES + 1);
-        uint32_t at[CHOICES + 2], chosen[CHOICES + 2];
-        at[0] = s->first;
-        at[1] = s->first + part;
-        at[CHOICES + 1] = s->last;
-        chosen[0] = s->left;
-        chosen[CHOICES + 1] = s->right;
-#if LANES == 16
-        at[2] = s->last - part;
-        F cuts = (F)_mm512_insertf32x8(_mm512_set1_ps(scales[at[1]]), _mm256_set1_ps(scales[at[2]]), 1);
-#else
-        F cuts = NAME(splat)(scales[at[1]]);
-#endif
-        NAME(choose)(&groups[s->group], group, bits, s->near, (int)s->count, s->count <= 8, cuts, chosen + 1);
-        uint32_t *row = points[s->group];
-        for (int k = 0; k <= CHOICES; k++) {
-            const uint32_t first = at[k], last = at[k + 1];
-            row[first] = chosen[k];
-            if (last - first <= 1 || last == first) continue;
-            if (NAME(decides)(chosen[k], chosen[k + 1])) {
-                NAME(fill)(row, (int)first, (int)last, chosen[k]);
-                continue;
-            }
-            struct NAME(span) *to = &open[n++];
-            to->group = s->group;
-            to->first = first;
-            to->last = last;
-            to->count = s->count;
-            to->near = s->near;
-            to->left = chosen[k];
-            to->right = chosen[k + 1];
+    for (int is_long = 0; is_long < 2; is_long++)
+        for (uint32_t i = 0; i < n_open[is_long]; i++) {
+            const struct NAME(run) *r = &runs->all[open[is_long][i]];
+            for (uint32_t c = r->first + 1; c < r->last; c += CHOICES)
+                NAME(choose_some)
+                (&groups[r->group], r, group, bits, !is_long, scales[c], scales[c + CHOICES - 1], &points[r->group][c]);
         }
-    }
 }
 
 /* One scale for one group. */

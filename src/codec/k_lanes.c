@@ -61,7 +61,7 @@ size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *sc
     for (size_t lanes; (lanes = width(level, n_blocks - b)) > 0; b += lanes)
         if (n_blocks - b >= 4 * lanes) {
             (lanes == 16 ? symmetric_by_moves_of_four_16 : symmetric_by_moves_of_four_8)(x + 16 * b, scales + b,
-                                                                                     codes + 16 * b);
+                                                                                         codes + 16 * b);
             b += 3 * lanes;
         } else {
             (lanes == 16 ? symmetric_by_moves_16 : symmetric_by_moves_8)(x + 16 * b, scales + b, codes + 16 * b);

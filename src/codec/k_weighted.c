@@ -51,17 +51,14 @@ TMS_INLINE void search_affine(const struct tms_affine_rule *rule, int top_scale,
     tms_k_positive((int)per_super, top_scale, scales, sums, 2 * count, found->d, found->integers);
 }
 
-/* n: super-blocks in all; s, count: the first and how many of those that are done together. */
-#define FOR_SUPER_BLOCKS(n, s, count)                                                                                  \
-    for (size_t s = 0, count; s < (n) && (count = (n)-s < TOGETHER ? (n)-s : TOGETHER, 1); s += count)
-
 TMS_INLINE void tms_q2_k_encode_weighted_body(const float *restrict x, const float *restrict weights,
                                               void *restrict blocks, size_t n_rows, size_t n_cols)
 {
     struct q2_k *b = blocks;
     struct affine_found found;
-    FOR_SUPER_BLOCKS(n_rows * (n_cols / SUPER), s, count)
-    {
+    const size_t n = n_rows * (n_cols / SUPER);
+    for (size_t s = 0, count; s < n; s += count) {
+        count = n - s < TOGETHER ? n - s : TOGETHER;
         search_affine(&q2_k_rule, 15, x + s * SUPER, weights, s, count, n_cols / SUPER, 1, &found);
         for (size_t k = 0; k < count; k++) {
             const uint8_t *scales = found.integers + 16 * k, *mins = scales + 16 * count;
@@ -79,8 +76,9 @@ TMS_INLINE void tms_q4_k_encode_weighted_body(const float *restrict x, const flo
 {
     struct q4_k *b = blocks;
     struct affine_found found;
-    FOR_SUPER_BLOCKS(n_rows * (n_cols / SUPER), s, count)
-    {
+    const size_t n = n_rows * (n_cols / SUPER);
+    for (size_t s = 0, count; s < n; s += count) {
+        count = n - s < TOGETHER ? n - s : TOGETHER;
         search_affine(&q4_k_rule, 63, x + s * SUPER, weights, s, count, n_cols / SUPER, 2, &found);
         for (size_t k = 0; k < count; k++) {
             struct q4_k *to = b + s + k;
@@ -97,8 +95,9 @@ TMS_INLINE void tms_q5_k_encode_weighted_body(const float *restrict x, const flo
 {
     struct q5_k *b = blocks;
     struct affine_found found;
-    FOR_SUPER_BLOCKS(n_rows * (n_cols / SUPER), s, count)
-    {
+    const size_t n = n_rows * (n_cols / SUPER);
+    for (size_t s = 0, count; s < n; s += count) {
+        count = n - s < TOGETHER ? n - s : TOGETHER;
         search_affine(&q5_k_rule, 63, x + s * SUPER, weights, s, count, n_cols / SUPER, 2, &found);
         for (size_t i = 0; i < 16 * count; i++) /* this type alone bounds what a negative scale wraps to */
             if (found.integers[i] > 63) found.integers[i] = 63;
@@ -118,8 +117,9 @@ TMS_INLINE void tms_q3_k_encode_weighted_body(const float *restrict x, const flo
     struct q3_k *b = blocks;
     float w[TOGETHER * SUPER], sums[TOGETHER * 16], scales[TOGETHER * 16], d[TOGETHER];
     uint8_t codes[TOGETHER * SUPER], integers[TOGETHER * 16];
-    FOR_SUPER_BLOCKS(n_rows * (n_cols / SUPER), s, count)
-    {
+    const size_t n = n_rows * (n_cols / SUPER);
+    for (size_t s = 0, count; s < n; s += count) {
+        count = n - s < TOGETHER ? n - s : TOGETHER;
         const float *from = x + s * SUPER;
         weigh(from, weights, s, count, n_cols / SUPER, 2, 16, w, sums);
         tms_k_symmetric(16, 4, from, w, 16 * count, scales, codes);

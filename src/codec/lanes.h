@@ -10,7 +10,7 @@ typedef int32_t NAME(I) __attribute__((vector_size(4 * LANES)));
 INLINE F NAME(select)(I condition, F yes, F no)
 {
 #if LANES == 16
-    return (F)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)condition), (__m512)no, (__m512)yes);
+    return (F)((condition & (I)yes) | (~condition & (I)no)); /* one instruction */
 #else
     return (F)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)condition);
 #endif
@@ -38,7 +38,7 @@ INLINE F NAME(square_root)(F v)
 INLINE bool NAME(any)(I condition)
 {
 #if LANES == 16
-    return _mm512_movepi32_mask((__m512i)condition) != 0;
+    return _mm512_test_epi32_mask((__m512i)condition, (__m512i)condition) != 0;
 #else
     return _mm256_movemask_ps((__m256)condition) != 0;
 #endif

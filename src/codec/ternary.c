@@ -1,4 +1,4 @@
-/* ggml's types with one scale and one or two bits, or a third of a base-3 digit's byte, per weight.
+/* ggml's types with one scale and one bit, two bits or one base-3 digit per weight.
  *
  * type   block  x =               d            codes
  * tq1_0  256    d * (q - 1)       largest |x|  q = 0 … 2, five to a byte as base-3 digits

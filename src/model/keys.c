@@ -170,6 +170,11 @@ static char *json_text(struct tms_key_list *list, const json_t *value)
     return kept;
 }
 
+static bool is_object(const json_t *value)
+{
+    return value && json_typeof(value) == JSON_OBJECT;
+}
+
 static void compare_members(struct tms_key_list *list, const char *prefix, const json_t *a, const json_t *b)
 {
     const char *key;
@@ -183,7 +188,7 @@ static void compare_members(struct tms_key_list *list, const char *prefix, const
             char *name = tms_arena_printf(&list->arena, "%s%s%s", prefix, *prefix ? "." : "", key);
             if (!name) {
                 list->failed = true;
-            } else if (other && json_is_object(value) && json_is_object(other)) {
+            } else if (is_object(value) && is_object(other)) {
                 compare_members(list, name, value, other);
             } else {
                 const char *text = json_text(list, value), *there = other ? json_text(list, other) : NULL;

@@ -11,6 +11,8 @@
  * them apart by a token (the second column), that name is written, otherwise the one that llama.cpp had first;
  * the cutting is the same. "deepseek-r1-qwen", for example, is "qwen2" in all but name.
  *
+ * The same rows are read the other way when a tokenizer.json is made from a GGUF file; the first row of a name counts.
+ *
  * The expressions are those of published tokenizer.json files. Rows marked (t) were compared with such a file; the
  * others with the original expressions noted in llama.cpp's source or quoted in public documentation. */
 #include <string.h>
@@ -40,74 +42,84 @@
 #define GPT2       "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define BLOOM      " ?[^(\\s|[.,!?\xe2\x80\xa6\xe3\x80\x82\xef\xbc\x8c\xe3\x80\x81\xe0\xa5\xa4\xdb\x94\xd8\x8c])]+"
 
+/* What only matters when a tokenizer.json is made from the name. */
+#define WHOLE 1u /* llama.cpp takes words that are tokens without merging */
+#define NFC   2u /* published tokenizers with this name normalize to NFC */
+#define BOS   4u /* llama.cpp puts BOS first if the file does not say */
+
 static const struct row {
     const char *steps;
     const char *token; /* an added token that it must have; NULL: none */
     int ignore_merges; /* 1, 0, or -1: either */
+    unsigned flags;
     const char *name;
+    const char *also; /* names that llama.cpp cuts the same way for, with spaces between; or NULL */
 } rows[] = {
-    {SPLIT(CL100K), "[gMASK]", 1, "glm4"},
-    {SPLIT(CL100K), "[gMASK]", 0, "chatglm-bpe"},
-    {SPLIT(CL100K), NULL, 1, "llama-bpe"}, /* (t) Llama 3.1; also falcon3, lfm2, midm-2.0 */
-    {SPLIT(CL100K), NULL, 0, "dbrx"},      /* also smaug-bpe, OLMo 2 */
+    {SPLIT(CL100K), "[gMASK]", 1, WHOLE, "glm4", "glm5"},
+    {SPLIT(CL100K), "[gMASK]", 0, 0, "chatglm-bpe", NULL},
+    {SPLIT(CL100K), NULL, 1, WHOLE | BOS, "llama-bpe",
+     "llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano"}, /* (t) Llama 3.1 */
+    {SPLIT(CL100K), NULL, 0, 0, "dbrx", "smaug-bpe"},                         /* also OLMo 2 */
 
     {SPLIT(CONTRACTIONS WORDS "\\p{N}" TAIL),
      "<\xef\xbd\x9c"
      "begin\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
-     -1, "deepseek-r1-qwen"},
-    {SPLIT(CONTRACTIONS WORDS "\\p{N}" TAIL), NULL, -1,
-     "qwen2"}, /* (t) Qwen3; also stablelm2, megrez, hunyuan, grok-2 */
+     -1, 0, "deepseek-r1-qwen", NULL},
+    {SPLIT(CONTRACTIONS WORDS "\\p{N}" TAIL), NULL, -1, NFC, "qwen2",
+     "stablelm2 megrez hunyuan grok-2 kormo f2llmv2"}, /* (t) Qwen3 */
     {SPLIT(CONTRACTIONS
            "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
            "\\s+(?!\\S)|\\s+"),
-     NULL, -1, "qwen35"},
-    {SPLIT("[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL), NULL, -1, "ufakzeka"},
-    {SPLIT("\\p{N}{1,3}") SPLIT(CONTRACTIONS WORDS "\\p{N}+" TAIL), NULL, -1, "minicpm5"},
+     NULL, -1, NFC, "qwen35", NULL},
+    {SPLIT("[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" TAIL), NULL, -1, 0, "ufakzeka", NULL},
+    {SPLIT("\\p{N}{1,3}") SPLIT(CONTRACTIONS WORDS "\\p{N}+" TAIL), NULL, -1, WHOLE, "minicpm5", NULL},
     {SPLIT(CONTRACTIONS WORDS "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s{512}(?!\\S)|" ANY), NULL,
-     -1, "jais-2"},
+     -1, 0, "jais-2", NULL},
     {SPLIT(CONTRACTIONS
            "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
-     NULL, -1, "seed-coder"},
+     NULL, -1, 0, "seed-coder", NULL},
     {SPLIT(CONTRACTIONS
            "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|"
            "\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"),
-     NULL, -1, "exaone-moe"},
+     NULL, -1, 0, "exaone-moe", NULL},
     {SPLIT("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|"
            "\\s+(?!\\S)|\\s+"),
-     NULL, -1, "bailingmoe"},
+     NULL, -1, 0, "bailingmoe", "bailingmoe2 llada-moe"},
 
     {SPLIT("\\p{N}{1,3}") SPLIT("[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+")
          SPLIT("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
                "?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
-     NULL, -1, "deepseek-v3"}, /* (t); also hunyuan-dense, joyai-llm */
+     NULL, -1, 0, "deepseek-v3", "hunyuan-dense joyai-llm"}, /* (t) */
     {SPLIT("[\\r\\n]") SPLIT("\\s?[A-Za-z\xc2\xb5\xc3\x80-" ANY "]+") SPLIT("\\s?[!-/:-~" ANY "]+") SPLIT("\\s+$")
          SPLIT("[\xe4\xb8\x80-\xe9\xbe\xa5" ANY "]+") EACH_DIGIT,
-     NULL, -1, "deepseek-llm"}, /* DeepSeek 1 and 2 */
+     NULL, -1, 0, "deepseek-llm", NULL}, /* DeepSeek 1 and 2 */
     {SPLIT("[\\r\\n]") SPLIT("\\s?\\p{L}+") SPLIT("\\s?\\p{P}+") SPLIT("[\xe4\xb8\x80-\xe9\xbe\xa5" ANY "]+")
          EACH_DIGIT,
-     NULL, -1, "deepseek-coder"},
+     NULL, -1, 0, "deepseek-coder", NULL},
 
-    {SPLIT(O200K), "<|begin_of_text|>", -1, "llama4"},
-    {SPLIT(O200K), "]~!b[", -1, "minimax-m2"},
-    {SPLIT(O200K), NULL, -1, "gpt-4o"},                         /* also gpt-oss, kanana2 */
-    {SPLIT(CASED("") "\\p{N}" SLASH_TAIL), NULL, -1, "tekken"}, /* Mistral Nemo and later */
-    {SPLIT("\\d{1,3}(?=(?:\\d{3})*\\b)") SPLIT(O200K), NULL, -1, "tiny_aya"},
+    {SPLIT(O200K), "<|begin_of_text|>", -1, 0, "llama4", NULL},
+    {SPLIT(O200K), "]~!b[", -1, 0, "minimax-m2", NULL},
+    {SPLIT(O200K), NULL, -1, 0, "gpt-4o", "kanana2 talkie"},                       /* also gpt-oss */
+    {SPLIT(CASED("") "\\p{N}" SLASH_TAIL), NULL, -1, WHOLE | BOS, "tekken", NULL}, /* Mistral Nemo and later */
+    {SPLIT("\\d{1,3}(?=(?:\\d{3})*\\b)") SPLIT(O200K), NULL, -1, 0, "tiny_aya", "cohere2moe"},
     {SPLIT("[\xea\xb0\x80-\xed\x9e\xa3" ANY "]+|" ANY) SPLIT(CASED(CONTRACTIONS "?") "\\p{N}" SLASH_TAIL), NULL, -1,
-     "youtu"},
-    {SPLIT("[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}" ANY "&&[^\\p{Han}]]" ANY), NULL, -1, "kimi-k2"},
+     WHOLE, "youtu", NULL},
+    {SPLIT("[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}" ANY "&&[^\\p{Han}]]" ANY), NULL, -1, 0, "kimi-k2", NULL},
 
-    {EACH_DIGIT GPT2_WORDS, "<BOS_TOKEN>", -1, "command-r"},
-    {EACH_DIGIT GPT2_WORDS, "<|im_start|>", -1, "smollm"},
-    {EACH_DIGIT GPT2_WORDS, NULL, -1, "starcoder"}, /* also refact, Granite, codeshell, exaone */
-    {SPLIT("\\p{N}") SPLIT(GPT2), NULL, -1, "starcoder"},
-    {PUNCTUATION GPT2_WORDS DIGITS SPLIT("[0-9][0-9][0-9]"), NULL, -1, "falcon"},
-    {SPLIT("\\p{N}+") SPLIT("(?=(\\d{3})+(?!\\d))"), NULL, -1, "superbpe"},
-    {SPLIT("<sentinel:[0-9]+>") ANY, NULL, -1, "chameleon"},
-    {SPLIT(BLOOM), NULL, -1, "bloom"}, /* also poro-chat, gpt3-finnish */
-    {SPLIT(BLOOM) EACH_DIGIT, NULL, -1, "viking"},
-    {EACH_DIGIT SPLIT(BLOOM), NULL, -1, "viking"}, /* the same cuts */
-    {SPLIT(GPT2), NULL, -1, "gpt-2"},
-    {GPT2_WORDS, NULL, -1, "gpt-2"}, /* also mpt, olmo, phi-2, jais, roberta-bpe, modern-bert */
+    {EACH_DIGIT GPT2_WORDS, "<BOS_TOKEN>", -1, NFC, "command-r", NULL},
+    {EACH_DIGIT GPT2_WORDS, "<|im_start|>", -1, 0, "smollm", NULL},
+    {EACH_DIGIT GPT2_WORDS, NULL, -1, 0, "starcoder", "refact codeshell exaone"}, /* also Granite */
+    {SPLIT("\\p{N}") SPLIT(GPT2), NULL, -1, 0, "starcoder", NULL},
+    {PUNCTUATION GPT2_WORDS DIGITS SPLIT("[0-9][0-9][0-9]"), NULL, -1, 0, "falcon", NULL},
+    {SPLIT("\\p{N}+") SPLIT("(?=(\\d{3})+(?!\\d))"), NULL, -1, 0, "superbpe", NULL},
+    {SPLIT("<sentinel:[0-9]+>") ANY, NULL, -1, BOS, "chameleon", NULL},
+    {SPLIT(BLOOM), NULL, -1, 0, "bloom", "poro-chat gpt3-finnish"},
+    {SPLIT(BLOOM) EACH_DIGIT, NULL, -1, 0, "viking", NULL},
+    {EACH_DIGIT SPLIT(BLOOM), NULL, -1, 0, "viking", NULL}, /* the same cuts */
+    /* also roberta-bpe */
+    {GPT2_WORDS, NULL, -1, 0, "gpt-2",
+     "mpt olmo phi-2 jais modern-bert jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 mellum exaone4"},
+    {SPLIT(GPT2), NULL, -1, 0, "gpt-2", NULL},
 };
 
 static bool has_text(const json_t *object, const char *key, const char *text)
@@ -205,4 +217,75 @@ const char *tms_pretokenizer_name(const json_t *tokenizer)
     }
     tms_buf_free(&steps);
     return name;
+}
+
+/* Whether `names`, separated by spaces, hold `name`. */
+static bool lists(const char *names, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *at = names; at && *at; at += strspn(at, " ")) {
+        size_t length = strcspn(at, " ");
+        if (length == n && memcmp(at, name, n) == 0) return true;
+        at += length;
+    }
+    return false;
+}
+
+bool tms_pretokenizer_find(const char *name, struct tms_pretokenizer *out)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct row *row = &rows[i];
+        if (strchr(row->steps, ANY[0]) || (strcmp(row->name, name) != 0 && !lists(row->also, name))) continue;
+        *out = (struct tms_pretokenizer){.steps = row->steps,
+                                         .whole_words = (row->flags & WHOLE) != 0,
+                                         .nfc = (row->flags & NFC) != 0,
+                                         .adds_bos = (row->flags & BOS) != 0};
+        return true;
+    }
+    return false;
+}
+
+static void put_byte_level(struct tms_buf *out, bool use_regex)
+{
+    tms_buf_printf(out,
+                   "      {\n        \"type\": \"ByteLevel\",\n        \"add_prefix_space\": false,\n"
+                   "        \"trim_offsets\": true,\n        \"use_regex\": %s\n      }",
+                   use_regex ? "true" : "false");
+}
+
+/* One step, without its END. */
+static void put_step(struct tms_buf *out, const char *step, size_t n)
+{
+    static const char split[] = "split ";
+    if (n >= sizeof split - 1 && memcmp(step, split, sizeof split - 1) == 0) {
+        tms_buf_text(out, "      {\n        \"type\": \"Split\",\n        \"pattern\": {\n          \"Regex\": \"");
+        for (size_t i = sizeof split - 1; i < n; i++) {
+            if (step[i] == '\\' || step[i] == '"') tms_buf_text(out, "\\");
+            tms_buf_put(out, step + i, 1);
+        }
+        tms_buf_text(out, "\"\n        },\n        \"behavior\": \"Isolated\",\n        \"invert\": false\n      }");
+    } else if (strncmp(step, GPT2_WORDS, n) == 0) {
+        put_byte_level(out, true);
+    } else if (strncmp(step, PUNCTUATION, n) == 0) {
+        tms_buf_text(out, "      {\n        \"type\": \"Punctuation\",\n        \"behavior\": \"Contiguous\"\n      }");
+    } else {
+        tms_buf_printf(out, "      {\n        \"type\": \"Digits\",\n        \"individual_digits\": %s\n      }",
+                       strncmp(step, EACH_DIGIT, n) == 0 ? "true" : "false");
+    }
+}
+
+void tms_pretokenizer_put(struct tms_buf *out, const struct tms_pretokenizer *pre)
+{
+    tms_buf_text(out, "  \"pre_tokenizer\": {\n    \"type\": \"Sequence\",\n    \"pretokenizers\": [\n");
+    for (const char *step = pre->steps; *step;) {
+        size_t n = strcspn(step, END);
+        if (step != pre->steps) tms_buf_text(out, ",\n");
+        put_step(out, step, n);
+        step += n + 1;
+    }
+    if (!strstr(pre->steps, GPT2_WORDS)) { /* which are ByteLevel's own */
+        tms_buf_text(out, ",\n");
+        put_byte_level(out, false);
+    }
+    tms_buf_text(out, "\n    ]\n  },\n");
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "base/mem.h"
 #include "file/kvs.h"
 
 struct tms_tokenizer_options {
@@ -24,5 +25,17 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
 /* The name that llama.cpp uses for a pre-tokenizer, recognised from tokenizer.json's own regular expressions;
  * NULL if it is none of the known ones. `tokenizer` is the whole of tokenizer.json. */
 const char *tms_pretokenizer_name(const json_t *tokenizer);
+
+/* The other way: what one of llama.cpp's names stands for. */
+struct tms_pretokenizer {
+    const char *steps; /* as pretokenizer.c spells them */
+    bool whole_words;  /* words that are tokens are taken without merging (ignore_merges) */
+    bool nfc;          /* the published tokenizers normalize first */
+    bool adds_bos;     /* llama.cpp puts BOS first if the file does not say */
+};
+/* False for names that tamis does not know, or only in part. */
+bool tms_pretokenizer_find(const char *name, struct tms_pretokenizer *out);
+/* Appends the member "pre_tokenizer" of a tokenizer.json. */
+void tms_pretokenizer_put(struct tms_buf *out, const struct tms_pretokenizer *pre);
 
 #endif

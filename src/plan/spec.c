@@ -41,6 +41,20 @@ static tms_status parse_bnb(struct tms_spec *spec, const char *text, const char 
     return TMS_OK;
 }
 
+/* "hf", "hf:bf16", …: a plain Hugging Face folder. */
+static tms_status parse_hf(struct tms_spec *spec, const char *text, const char *rest, struct tms_error *err)
+{
+    static const enum tms_type types[] = {TMS_BF16, TMS_F16, TMS_F32};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const char *name = tms_codec(types[i])->name;
+        if (rest ? strcasecmp(rest, name) != 0 : i > 0) continue;
+        spec->float_type = types[i];
+        snprintf(spec->name, sizeof spec->name, "hf:%s", name);
+        return TMS_OK;
+    }
+    return tms_fail(err, TMS_EUSAGE, "'%s': '%s' is not understood (hf:bf16, hf:f16 or hf:f32)", text, rest);
+}
+
 tms_status tms_spec_parse(struct tms_spec *out, const char *text, struct tms_error *err)
 {
     struct tms_spec spec = {.block_size = 64};
@@ -52,6 +66,8 @@ tms_status tms_spec_parse(struct tms_spec *out, const char *text, struct tms_err
         spec.kind = strcasecmp(base, "nf4") == 0 ? TMS_BNB_NF4 : TMS_BNB_FP4;
     } else if (strcasecmp(base, "int8") == 0) {
         spec.dialect = TMS_DIALECT_BNB8;
+    } else if (strcasecmp(base, "hf") == 0) {
+        spec.dialect = TMS_DIALECT_HF;
     } else {
         spec.dialect = TMS_DIALECT_GGUF;
         spec.ftype = rest ? NULL : tms_file_type(base);
@@ -61,7 +77,8 @@ tms_status tms_spec_parse(struct tms_spec *out, const char *text, struct tms_err
         *out = spec;
         return TMS_OK;
     }
-    tms_status status = parse_bnb(&spec, text, rest, err);
+    tms_status status =
+        spec.dialect == TMS_DIALECT_HF ? parse_hf(&spec, text, rest, err) : parse_bnb(&spec, text, rest, err);
     if (status == TMS_OK) *out = spec;
     return status;
 }

@@ -8,19 +8,15 @@
  * Embeddings, the output layer, norms and biases stay as they are. */
 #include "target/target.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
 
 #include "base/json.h"
 #include "base/json_edit.h"
 #include "base/text.h"
+#include "target/hf_folder_out.h"
 
-#define DEFAULT_SHARD  50000000000u               /* bytes: transformers 5 */
 #define LONGEST_OFFSET "-1.2345678901234567e-123" /* no f32's repr is longer */
 
 /* Modules that are no nn.Linear, or that transformers leaves alone, by parts of their names. */
@@ -185,54 +181,36 @@ static tms_status add_tensor(struct plan *p, size_t index)
     return TMS_OK;
 }
 
-/* ---- files ---- */
+/* ---- config.json ---- */
 
-/* Greedily in the order of names; the parts of a tensor stay together. */
-static size_t assign_shards(struct tms_target *t, uint64_t limit)
+static json_t *quantization_config(const struct tms_target *t)
 {
-    uint64_t bytes = 0;
-    uint32_t file = 0;
-    for (size_t i = 0; i < t->n_outs;) {
-        size_t end = i + 1;
-        uint64_t group = t->outs[i].bytes;
-        while (end < t->n_outs && t->outs[end].is_scale) group += t->outs[end++].bytes;
-        if (bytes > 0 && bytes + group > limit) {
-            file++;
-            bytes = 0;
-        }
-        bytes += group;
-        for (; i < end; i++) t->outs[i].file = file;
-    }
-    return (size_t)file + 1;
+    const struct tms_source *s = t->source;
+    bool four = t->spec.dialect == TMS_DIALECT_BNB4, nf4 = four && t->spec.kind == TMS_BNB_NF4;
+    /* nf4 computes in the model's own type; fp4 and int8 keep the library's defaults. */
+    const char *compute = "float32";
+    if (nf4 && s->config.dtype != TMS_TYPE_NONE && tms_torch_dtype_name(s->config.dtype))
+        compute = tms_torch_dtype_name(s->config.dtype);
+    return json_pack("{s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:n, s:f, s:b, s:b, s:s}", "_load_in_4bit", four,
+                     "_load_in_8bit", !four, "bnb_4bit_compute_dtype", compute, "bnb_4bit_quant_storage", "uint8",
+                     "bnb_4bit_quant_type", nf4 ? "nf4" : "fp4", "bnb_4bit_use_double_quant", t->spec.double_quant,
+                     "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_has_fp16_weight", 0, "llm_int8_skip_modules",
+                     "llm_int8_threshold", 6.0, "load_in_4bit", four, "load_in_8bit", !four, "quant_method",
+                     "bitsandbytes");
 }
 
-static tms_status lay_out(struct tms_target *t, struct tms_error *err)
+static tms_status make_config(struct tms_target *t, struct tms_error *err)
 {
-    tms_status status = TMS_OK;
-    struct tms_st_plan_tensor *tensors = tms_calloc(t->n_outs, sizeof *tensors);
-    if (!tensors) return tms_fail_memory(err, t->n_outs * sizeof *tensors);
-    for (uint32_t f = 0; f < t->n_files && status == TMS_OK; f++) {
-        size_t n = 0;
-        for (size_t i = 0; i < t->n_outs; i++) {
-            const struct tms_out_tensor *out = &t->outs[i];
-            if (out->file != f) continue;
-            struct tms_st_plan_tensor *to = &tensors[n++];
-            *to = (struct tms_st_plan_tensor){
-                .name = out->name, .type = out->type, .n_dims = out->n_dims, .tag = i, .last = out->late};
-            memcpy(to->shape, out->shape, sizeof to->shape);
-        }
-        uint64_t reserved = t->files[f].header.n; /* 0 at first; then nothing moves */
-        tms_buf_free(&t->files[f].header);
-        status = tms_st_layout(tensors, n, reserved, &t->files[f].header, &t->files[f].size, err);
-        for (size_t i = 0; i < n && status == TMS_OK; i++) t->outs[tensors[i].tag].offset = tensors[i].offset;
-    }
-    free(tensors);
+    char *text = NULL;
+    size_t n = 0;
+    json_t *q = quantization_config(t);
+    tms_status status = q ? tms_hf_out_source_config(t, &text, &n, err) : tms_fail_memory(err, 256);
+    struct tms_buf *edited = tms_made_files_add(&t->side_files, "config.json");
+    if (status == TMS_OK && !tms_json_set_member(edited, text, n, "quantization_config", q))
+        status = tms_fail_memory(err, n);
+    json_decref(q);
+    free(text);
     return status;
-}
-
-tms_status tms_target_relayout_bnb(struct tms_target *t, struct tms_error *err)
-{
-    return lay_out(t, err);
 }
 
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
@@ -260,130 +238,6 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     if (status != TMS_OK) return status;
     if (t->n_quantized == 0)
         return tms_fail(err, TMS_EINPUT, "%s: has no linear layers that %s could quantize", s->path, t->spec.name);
-    t->n_files = assign_shards(t, options->user->max_shard_bytes ? options->user->max_shard_bytes : DEFAULT_SHARD);
-    t->files = tms_calloc(t->n_files, sizeof *t->files);
-    if (!t->files) return tms_fail_memory(err, t->n_files * sizeof *t->files);
-    for (size_t f = 0; f < t->n_files; f++) {
-        char name[64] = "model.safetensors";
-        if (t->n_files > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", f + 1, t->n_files);
-        t->files[f].name = strdup(name);
-        if (!t->files[f].name) return tms_fail_memory(err, sizeof name);
-    }
-    return lay_out(t, err);
-}
-
-/* ---- the folder's other files ---- */
-
-static json_t *quantization_config(const struct tms_target *t)
-{
-    const struct tms_source *s = t->source;
-    bool four = t->spec.dialect == TMS_DIALECT_BNB4, nf4 = four && t->spec.kind == TMS_BNB_NF4;
-    /* nf4 computes in the model's own type; fp4 and int8 keep the library's defaults. */
-    const char *compute = "float32";
-    if (nf4 && s->config.dtype != TMS_TYPE_NONE && tms_torch_dtype_name(s->config.dtype))
-        compute = tms_torch_dtype_name(s->config.dtype);
-    return json_pack("{s:b, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:n, s:f, s:b, s:b, s:s}", "_load_in_4bit", four,
-                     "_load_in_8bit", !four, "bnb_4bit_compute_dtype", compute, "bnb_4bit_quant_storage", "uint8",
-                     "bnb_4bit_quant_type", nf4 ? "nf4" : "fp4", "bnb_4bit_use_double_quant", t->spec.double_quant,
-                     "llm_int8_enable_fp32_cpu_offload", 0, "llm_int8_has_fp16_weight", 0, "llm_int8_skip_modules",
-                     "llm_int8_threshold", 6.0, "load_in_4bit", four, "load_in_8bit", !four, "quant_method",
-                     "bitsandbytes");
-}
-
-static tms_status write_text(const char *dir, const char *name, const void *text, size_t n, struct tms_error *err)
-{
-    struct tms_output *output = NULL;
-    char *path = tms_path_join(dir, name);
-    if (!path) return tms_fail_memory(err, strlen(dir));
-    tms_status status = tms_output_create(&output, path, 0, err);
-    if (status == TMS_OK) status = tms_output_write(output, text, n, 0, err);
-    if (status == TMS_OK)
-        status = tms_output_commit(output, err);
-    else
-        tms_output_discard(output);
-    free(path);
-    return status;
-}
-
-tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err)
-{
-    char *text = NULL, *path = tms_path_join(t->source->path, "config.json");
-    size_t n = 0;
-    json_t *q = quantization_config(t);
-    tms_status status = path && q ? tms_file_text(path, 64u << 20, &text, &n, err) : tms_fail_memory(err, 256);
-    if (status == TMS_OK && !tms_json_set_member(out, text, n, "quantization_config", q))
-        status = tms_fail_memory(err, n);
-    json_decref(q);
-    free(text);
-    free(path);
-    return status;
-}
-
-static tms_status write_config(const struct tms_target *t, const char *dir, struct tms_error *err)
-{
-    struct tms_buf text = {0};
-    tms_status status = tms_target_config_text(t, &text, err);
-    if (status == TMS_OK) status = write_text(dir, "config.json", text.data, text.n, err);
-    tms_buf_free(&text);
-    return status;
-}
-
-static tms_status write_index(const struct tms_target *t, const char *dir, struct tms_error *err)
-{
-    if (t->n_files == 1) return TMS_OK;
-    uint64_t total = 0;
-    json_t *map = json_object();
-    for (size_t i = 0; i < t->n_outs; i++) {
-        total += t->outs[i].bytes;
-        if (json_object_set_new(map, t->outs[i].name, json_string(t->files[t->outs[i].file].name)) != 0) {
-            json_decref(map);
-            return tms_fail_memory(err, 256);
-        }
-    }
-    json_t *index = json_pack("{s:{s:I, s:I}, s:o}", "metadata", "total_parameters", (json_int_t)t->n_parameters,
-                              "total_size", (json_int_t)total, "weight_map", map);
-    char *text = index ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
-    json_decref(index);
-    if (!text) return tms_fail_memory(err, 256);
-    struct tms_buf out = {0};
-    tms_buf_text(&out, text);
-    tms_buf_text(&out, "\n");
-    free(text);
-    tms_status status =
-        out.failed ? tms_fail_memory(err, 256) : write_text(dir, "model.safetensors.index.json", out.data, out.n, err);
-    tms_buf_free(&out);
-    return status;
-}
-
-/* Weights in any form and what describes them stay behind; everything else goes along. */
-bool tms_target_goes_along(const char *name)
-{
-    static const char *const weights[] = {".safetensors", ".bin", ".pt", ".pth",     ".gguf",         ".index.json",
-                                          ".onnx",        ".h5",  ".ot", ".msgpack", ".tamis-partial"};
-    if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
-        if (tms_ends_with(name, weights[i])) return false;
-    return true;
-}
-
-tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err)
-{
-    tms_status status = write_config(t, dir, err);
-    if (status == TMS_OK) status = write_index(t, dir, err);
-    if (status != TMS_OK) return status;
-    DIR *d = opendir(t->source->path);
-    if (!d) return tms_fail(err, TMS_EIO, "%s: cannot be listed: %s", t->source->path, strerror(errno));
-    for (struct dirent *entry; status == TMS_OK && (entry = readdir(d));) {
-        struct stat st;
-        if (!tms_target_goes_along(entry->d_name)) continue;
-        char *from = tms_path_join(t->source->path, entry->d_name), *to = tms_path_join(dir, entry->d_name);
-        if (!from || !to)
-            status = tms_fail_memory(err, 256);
-        else if (stat(from, &st) == 0 && S_ISREG(st.st_mode))
-            status = tms_file_copy(from, to, err);
-        free(from);
-        free(to);
-    }
-    closedir(d);
-    return status;
+    if (!options->preview) status = make_config(t, err);
+    return status == TMS_OK ? tms_hf_out_lay_out(t, options->user->max_shard_bytes, err) : status;
 }

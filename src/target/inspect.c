@@ -136,6 +136,9 @@ bool tms_type_at(size_t i, struct tms_type_info *info)
         {"nf4:dq", NULL, "Hugging Face folder", "the same with its scales quantized to 8 bits (4.13 bits in all)"},
         {"fp4", NULL, "Hugging Face folder", "bitsandbytes: 4-bit floats"},
         {"int8", NULL, "Hugging Face folder", "bitsandbytes LLM.int8: 8 bits, a scale per row"},
+        {"hf:bf16", "hf", "Hugging Face folder", "plain: every tensor bfloat16; back from GGUF, or from another type"},
+        {"hf:f16", NULL, "Hugging Face folder", "the same in float16"},
+        {"hf:f32", NULL, "Hugging Face folder", "the same in float32"},
     };
     const struct tms_file_type *f = tms_file_type_at(i);
     if (f) {

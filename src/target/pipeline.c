@@ -276,7 +276,8 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
     case TMS_ROUTE_CODEC:
         if (route->permute_heads) {
             uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
-            tms_heads_to_neighbours(s->x, s->turned, job->n, rows / cols, cols);
+            (route->to_halves ? tms_heads_to_halves : tms_heads_to_neighbours)(s->x, s->turned, job->n, rows / cols,
+                                                                               cols);
             x = s->turned;
         }
         encode(route, t, x, job->first, job->n, s->codes);
@@ -426,7 +427,7 @@ static tms_status write_rest(struct run *r, struct tms_error *err)
             if (!out->contents) return tms_fail_memory(err, state->n);
             late = true;
         }
-        if (late) status = tms_target_relayout_bnb(t, err);
+        if (late) status = tms_target_relayout(t, err);
         for (size_t i = 0; i < t->n_outs && status == TMS_OK; i++) {
             struct use use = {.target = t};
             if (t->outs[i].contents) status = write_part(r, &use, i, 0, t->outs[i].contents, t->outs[i].bytes, err);

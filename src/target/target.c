@@ -13,7 +13,13 @@ tms_status tms_target_plan(struct tms_target **out, const struct tms_source *sou
     t->spec = *spec;
     t->folder = spec->dialect != TMS_DIALECT_GGUF;
     t->n_parameters = tms_source_parameters(source);
-    tms_status status = t->folder ? tms_target_plan_bnb(t, options, err) : tms_target_plan_gguf(t, options, err);
+    tms_status status = TMS_OK;
+    switch (spec->dialect) {
+    case TMS_DIALECT_GGUF: status = tms_target_plan_gguf(t, options, err); break;
+    case TMS_DIALECT_BNB4:
+    case TMS_DIALECT_BNB8: status = tms_target_plan_bnb(t, options, err); break;
+    case TMS_DIALECT_HF: status = tms_target_plan_hf(t, options, err); break;
+    }
     if (status != TMS_OK) {
         tms_target_free(t);
         return status;
@@ -34,6 +40,7 @@ void tms_target_free(struct tms_target *target)
     for (size_t i = 0; i < target->n_routes; i++) free(target->routes[i].absmax_values);
     tms_output_dir_discard(target->dir);
     tms_kvs_free(&target->kvs);
+    tms_made_files_free(&target->side_files);
     free(target->files);
     free(target->outs);
     free(target->routes);

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "calib/imatrix.h"
+#include "file/made_files.h"
 #include "model/source.h"
 #include "plan/spec.h"
 
@@ -42,6 +43,7 @@ struct tms_route {
     const struct tms_codec *codec;
     const float *weights;   /* CODEC: importance of the columns, [matrices][cols], or NULL; borrowed from the imatrix */
     uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
+    bool to_halves;         /* permuted back, from GGUF's order to Hugging Face's */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
     float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
@@ -68,7 +70,7 @@ struct tms_target {
     size_t n_files;
     struct tms_out_file *files;
     struct tms_kvs kvs;       /* GGUF: the model's key-values; bitsandbytes: none */
-    uint64_t reserved_header; /* bitsandbytes: bytes kept for each header while lengths are open */
+    struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
     uint64_t n_parameters;
     struct tms_arena arena; /* owns names and contents */
@@ -89,22 +91,23 @@ tms_status tms_target_plan(struct tms_target **out, const struct tms_source *sou
                            const struct tms_target_options *options, struct tms_error *err);
 void tms_target_free(struct tms_target *target);
 
-/* The two dialects; called by tms_target_plan. */
+/* The dialects; called by tms_target_plan. */
 tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
+tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
 /* The file that options->imatrix names, with the entries that the options choose. */
 tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
                             struct tms_error *err);
 
-/* bitsandbytes: lays the files out again with the lengths that are known now; places before late tensors do not
+/* Folders: lays the files out again with the lengths that are known now; places before late tensors do not
  * change. */
-tms_status tms_target_relayout_bnb(struct tms_target *t, struct tms_error *err);
-/* bitsandbytes: the text of config.json. */
+tms_status tms_target_relayout(struct tms_target *t, struct tms_error *err);
+/* Folders: the text of config.json. */
 tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
-/* True for files of the source's folder that are copied into a bitsandbytes folder: all but weights and config.json. */
+/* True for files of the source's folder that are copied into the output's: all but weights and config.json. */
 bool tms_target_goes_along(const char *name);
-/* bitsandbytes: config.json, index and the other files of the folder, into `dir`. */
+/* Folders: config.json, index and the other files of the folder, into `dir`. */
 tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err);
 /* The quant_state JSON of a 4-bit tensor. offset NULL: no double quantization. */
 void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,

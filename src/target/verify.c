@@ -264,10 +264,31 @@ static bool same_contents(const char *a, const char *b)
     return same;
 }
 
+/* Files that are made, not copied: of a folder that comes from GGUF. */
+static tms_status compare_made_files(struct verify *v, struct tms_error *err)
+{
+    const struct tms_made_files *files = &v->target->side_files;
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < files->n && status == TMS_OK; i++) {
+        const struct tms_made_file *made = &files->items[i];
+        char *path = tms_path_join(v->file->path, made->name), *text = NULL;
+        size_t n = 0;
+        if (!path) status = tms_fail_memory(err, 256);
+        if (path && strcmp(made->name, "config.json") != 0 &&
+            (tms_file_text(path, 1u << 30, &text, &n, NULL) != TMS_OK || n != made->bytes.n ||
+             memcmp(text, made->bytes.data, n) != 0))
+            found(v, "file '%s' is not what the source gives", made->name);
+        free(text);
+        free(path);
+    }
+    return status;
+}
+
 /* Tokenizer and the other files of the folder are copies. */
 static tms_status compare_side_files(struct verify *v, struct tms_error *err)
 {
-    tms_status status = TMS_OK;
+    tms_status status = compare_made_files(v, err);
+    if (status != TMS_OK || v->source->kind != TMS_SOURCE_HF) return status;
     DIR *d = opendir(v->source->path);
     if (!d) return tms_fail(err, TMS_EIO, "%s: cannot be listed", v->source->path);
     for (struct dirent *entry; status == TMS_OK && (entry = readdir(d));) {
@@ -363,12 +384,13 @@ static void report_tensors(struct verify *v)
         const struct compared *c = &v->compared[i];
         uint64_t row, block;
         if (!c->n_bytes) continue;
+        uint64_t at = c->found->offset + c->first;
         const char *unit = locate(v, i, c->first, &row, &block);
-        found(
-            v, "tensor '%s' (%s) row %llu %s %llu: differs at byte %llu of %s; %llu of the tensor's %llu bytes differ",
-            t->outs[i].name, tms_codec(t->outs[i].type)->name, (unsigned long long)row, unit, (unsigned long long)block,
-            (unsigned long long)(c->found->offset + c->first), tms_path_base(v->file->files[c->found->file]->path),
-            (unsigned long long)c->n_bytes, (unsigned long long)c->found->bytes);
+        found(v,
+              "tensor '%s' (%s) row %llu %s %llu: differs at byte %llu of %s; %llu of the tensor's %llu bytes differ",
+              t->outs[i].name, tms_codec(t->outs[i].type)->name, (unsigned long long)row, unit,
+              (unsigned long long)block, (unsigned long long)at, tms_path_base(v->file->files[c->found->file]->path),
+              (unsigned long long)c->n_bytes, (unsigned long long)c->found->bytes);
         if (r->n_differing++ == 0) {
             snprintf(r->tensor, sizeof r->tensor, "%s", t->outs[i].name);
             r->row = row;

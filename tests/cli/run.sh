@@ -61,6 +61,28 @@ expect fallbacks_are_counted 0 'tensors have rows that do not fit' "$tamis" quan
 expect dry_run 0 'nothing was written' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/dry.gguf" --dry-run
 expect dry_run_left_nothing 1 '' test -e "$scratch/dry.gguf"
 
+expect diff_of_folder_and_gguf 4 '^model\.layers\.0\.mlp\.up_proj\.weight +bfloat16 +q4_k +7\.[0-9]+ % ' "$tamis" diff models/pebble "$scratch/three/pebble-q4_k_m.gguf"
+expect diff_sums_up 4 '^42 of 74 tensors differ; relative error 8\.5[0-9]+ %' "$tamis" diff models/pebble "$scratch/three/pebble-nf4-dq"
+expect diff_of_itself 0 '^equal: 74 tensors, 5,773,568 values' "$tamis" diff models/pebble models/pebble
+expect diff_tells_keys 4 '^general\.file_type +7 +15$' "$tamis" diff "$scratch/three/pebble-q8_0.gguf" "$scratch/three/pebble-q4_k_m.gguf"
+expect diff_json 4 '"equal": false' "$tamis" diff models/pebble "$scratch/three/pebble-nf4-dq" --json
+expect diff_of_nothing 2 'no such file' "$tamis" diff models/pebble "$scratch/nowhere"
+expect verify_gguf 0 'verified: Q4_K_M of .* same in every byte' "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble
+expect verify_folder 0 'verified: nf4:dq of ' "$tamis" verify "$scratch/three/pebble-nf4-dq" --source models/pebble
+expect verify_json 0 '"identical": true' "$tamis" verify "$scratch/three/pebble-q8_0.gguf" --source models/pebble --json
+expect verify_split 0 'verified: BF16 of ' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_other_type 4 "^tensor 'token_embd\.weight' is q6_k" "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble --to q8_0
+cp "$scratch/three/pebble-q8_0.gguf" "$scratch/bad.gguf"
+printf x | dd of="$scratch/bad.gguf" bs=1 seek=3000000 conv=notrunc status=none
+expect verify_names_tensor_row_block 4 "^tensor 'blk\..*' \(q8_0\) row [0-9]+ block [0-9]+: " "$tamis" verify "$scratch/bad.gguf" --source models/pebble
+expect verify_needs_a_source 1 -- "$tamis" verify "$scratch/bad.gguf"
+expect explain_draws 0 '│ d │ dmin │ scales │ +q +│' "$tamis" explain q4_k
+expect explain_measures 0 '^  q4_k +4\.500 +7\.1[0-9] %$' "$tamis" explain Q4_K_M
+expect explain_compares 0 'integers of 4 bits, a scale for a group of 32 ' "$tamis" explain q4_k
+expect explain_json 0 '"bits_per_weight": 4\.5' "$tamis" explain nf4 --json
+expect explain_unknown 1 'is no type' "$tamis" explain q9
+expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
+
 expect no_command 1 'usage: tamis COMMAND' "$tamis"
 expect help_has_an_example 0 'tamis quantize models/pebble' "$tamis" --help
 expect version 0 '^tamis [0-9.]+$' "$tamis" --version

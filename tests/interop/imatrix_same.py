@@ -147,13 +147,20 @@ def attempt(out: Path, *command: object) -> tuple[Written | None, str]:
         return None, str(refusal)
 
 
-def compare(context: Context, model: Path, case: Case, source: Path | None = None) -> tuple[bool, str]:
-    """`source` is what tamis starts from, if not the model."""
+def compare(context: Context, model: Path, case: Case, *others: Path) -> list[tuple[bool, str]]:
+    """What tamis makes from the model, and from `others` that must give the same, against what llama-quantize makes."""
     out = context.work / "out.gguf"
     theirs, _ = attempt(out, context.peer("llama-quantize"), "--imatrix", case.matrix, *case.flags, model, out,
                         case.to.upper(), 2)
-    ours, why = attempt(out, context.options.tamis, "quantize", source or model, "--to", case.to, "--imatrix", case.matrix,
-                        *case.flags, "-o", out)
+    results = []
+    for begin in (model, *others):
+        ours, why = attempt(out, context.options.tamis, "quantize", begin, "--to", case.to, "--imatrix", case.matrix,
+                            *case.flags, "-o", out)
+        results.append(verdict(ours, why, theirs))
+    return results
+
+
+def verdict(ours: Written | None, why: str, theirs: Written | None) -> tuple[bool, str]:
     if theirs is None:
         return ours is None, "both refuse" if ours is None else "llama-quantize refuses, tamis does not"
     if ours is None:
@@ -169,9 +176,8 @@ def check_pebble(context: Context, table: Table) -> None:
     model = context.work / "pebble.f32.gguf"
     context.tamis("convert", folder, "--outtype", "f32", "-o", model)
     for to in context.options.types or ALL_TYPES:
-        results = [compare(context, model, Case(golden / "pebble.gguf", to)),
-                   compare(context, model, Case(golden / "pebble.gguf", to), folder),
-                   compare(context, model, Case(golden / "pebble.dat", to))]
+        results = [*compare(context, model, Case(golden / "pebble.gguf", to), folder),
+                   *compare(context, model, Case(golden / "pebble.dat", to))]
         table.add(all(good for good, _ in results), "pebble", to, *(note for _, note in results))
 
 
@@ -181,7 +187,7 @@ def check_experts(context: Context, table: Table) -> None:
     as_gguf = matrix.write_gguf(context.work / "experts.gguf")
     as_dat = matrix.write_dat(context.work / "experts.dat")
     for to in context.options.types or ALL_TYPES:
-        results = [compare(context, model, Case(as_gguf, to)), compare(context, model, Case(as_dat, to))]
+        results = [*compare(context, model, Case(as_gguf, to)), *compare(context, model, Case(as_dat, to))]
         table.add(all(good for good, _ in results), "experts", to, results[0][1], "", results[1][1])
     check_cases(context, table, model, matrix, as_gguf)
 
@@ -194,7 +200,7 @@ def damaged(context: Context, matrix: Matrix, name: str, **changes: Entry) -> tu
 
 def check_cases(context: Context, table: Table, model: Path, matrix: Matrix, as_gguf: Path) -> None:
     def row(what: str, to: str, first: Path, second: Path | None, *flags: str) -> None:
-        results = [compare(context, model, Case(path, to, list(flags))) for path in (first, second) if path]
+        results = [compare(context, model, Case(path, to, list(flags)))[0] for path in (first, second) if path]
         table.add(all(good for good, _ in results), what, to, results[0][1], "", results[1][1] if second else "")
 
     query = matrix.entries["blk.0.attn_q.weight"]

@@ -8,9 +8,10 @@
 #include "base/cpu.h"
 #include "tamis/codec.h"
 
-static const enum tms_type encoded_types[] = {TMS_F32,     TMS_F16,  TMS_BF16, TMS_F64,  TMS_F8_E4M3, TMS_F8_E5M2,
-                                              TMS_F8_E8M0, TMS_Q4_0, TMS_Q4_1, TMS_Q5_0, TMS_Q5_1,    TMS_Q8_0,
-                                              TMS_Q2_K,    TMS_Q3_K, TMS_Q4_K, TMS_Q5_K, TMS_Q6_K,    TMS_Q8_K};
+static const enum tms_type encoded_types[] = {
+    TMS_F32,   TMS_F16,   TMS_BF16, TMS_F64,  TMS_F8_E4M3, TMS_F8_E5M2, TMS_F8_E8M0, TMS_Q4_0,   TMS_Q4_1,
+    TMS_Q5_0,  TMS_Q5_1,  TMS_Q8_0, TMS_Q2_K, TMS_Q3_K,    TMS_Q4_K,    TMS_Q5_K,    TMS_Q6_K,   TMS_Q8_K,
+    TMS_TQ1_0, TMS_TQ2_0, TMS_Q1_0, TMS_Q2_0, TMS_MXFP4,   TMS_NVFP4,   TMS_IQ4_NL,  TMS_IQ4_XS, TMS_IQ1_M};
 enum { N_ENCODED = sizeof encoded_types / sizeof encoded_types[0] };
 
 static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};

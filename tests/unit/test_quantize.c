@@ -138,6 +138,42 @@ static void gguf_source_gives_the_data_that_the_folder_gives(void **state)
     tms_source_close(y);
 }
 
+/* Every file type, with and without importance weights: the data section of the whole file, by its hash. */
+static void data_of_every_file_type_are_those_of_llama_quantize(void **state)
+{
+    (void)state;
+    char line[256];
+    size_t n_equal = 0, n_refused = 0;
+    FILE *f = fopen(golden("imatrix/llama_quantize.tsv"), "r");
+    assert_non_null(f);
+    assert_non_null(fgets(line, sizeof line, f));
+    while (fgets(line, sizeof line, f)) {
+        const char *type = strtok(line, "\t"), *weights = strtok(NULL, "\t"), *want = strtok(NULL, "\n");
+        struct tms_quantize_options options = {.imatrix = weights[0] == '1' ? golden("imatrix/pebble.gguf") : NULL};
+        struct tms_error err;
+        struct tms_gguf *g;
+        size_t n;
+        char hex[65];
+        const char *out = scratch("every.gguf");
+        if (strcmp(want, "REFUSED") == 0) {
+            assert_int_equal(fail_one(pebble(), out, type, &options, &err), TMS_EINPUT);
+            n_refused++;
+            continue;
+        }
+        run_one(pebble(), out, type, &options);
+        assert_ok(tms_gguf_open(&g, out, &err), err);
+        uint8_t *bytes = read_whole(out, &n);
+        sha256_hex(bytes + g->tensors[0].offset, n - g->tensors[0].offset, hex);
+        if (strcmp(hex, want) != 0) fail_msg("%s with weights %s: data differ", type, weights);
+        free(bytes);
+        tms_gguf_close(g);
+        n_equal++;
+    }
+    fclose(f);
+    print_message("%zu files equal, %zu refused\n", n_equal, n_refused);
+    assert_true(n_equal >= 50 && n_refused >= 5);
+}
+
 static void quantized_gguf_needs_leave_to_be_quantized_again(void **state)
 {
     (void)state;
@@ -447,6 +483,7 @@ int main(void)
         cmocka_unit_test(several_targets_from_one_read_equal_each_alone),
         cmocka_unit_test(bytes_do_not_depend_on_the_number_of_threads),
         cmocka_unit_test(gguf_source_gives_the_data_that_the_folder_gives),
+        cmocka_unit_test(data_of_every_file_type_are_those_of_llama_quantize),
         cmocka_unit_test(quantized_gguf_needs_leave_to_be_quantized_again),
         cmocka_unit_test(unknown_architecture_is_refused_by_name_for_gguf_and_taken_for_nf4),
         cmocka_unit_test(unknown_architecture_in_gguf_is_requantized_by_names),

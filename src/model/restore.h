@@ -1,0 +1,35 @@
+/* The other way of metadata.h and tokenizer.h: the small files of a Hugging Face folder, from the keys of a GGUF file.
+ *
+ * What a GGUF file does not say gets transformers' default. "llama" stands for LlamaForCausalLM and for
+ * MistralForCausalLM, which compute the same (llama.cpp writes no sliding window for them): Llama is written. */
+#ifndef TMS_MODEL_RESTORE_H
+#define TMS_MODEL_RESTORE_H
+
+#include "file/made_files.h"
+#include "model/source.h"
+
+struct tms_restore_options {
+    enum tms_type dtype; /* of the weights that will be written */
+    const char *pre;     /* instead of tokenizer.ggml.pre; may be NULL */
+    tms_report_fn warn;  /* may be NULL */
+    void *warn_ctx;
+};
+
+/* The numbers of the architecture, as config.json's would be read. The source is GGUF and its architecture known.
+ * TMS_EINPUT if a key is missing or says something that the architecture cannot do. */
+tms_status tms_restore_numbers(struct tms_config *out, const struct tms_source *source,
+                               const struct tms_restore_options *options, struct tms_error *err);
+/* config.json and generation_config.json. */
+tms_status tms_restore_config(struct tms_made_files *files, const struct tms_source *source,
+                              const struct tms_config *config, const struct tms_restore_options *options,
+                              struct tms_error *err);
+/* tokenizer.json or tokenizer.model, and tokenizer_config.json. TMS_EINPUT for tokenizers that tamis does not know. */
+tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_source *source,
+                                 const struct tms_config *config, const struct tms_restore_options *options,
+                                 struct tms_error *err);
+
+/* Finds the parameters of Llama 3's rope scaling whose table (tms_rope_freqs) the n values of `table` are; false if
+ * there are none. In: theta and head_dim of `config`; out: its rope. */
+bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n);
+
+#endif

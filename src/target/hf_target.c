@@ -1,0 +1,203 @@
+/* Targets that are plain Hugging Face folders: every tensor of floats in one type of 16 or 32 bits, as transformers
+ * saves a model. From a GGUF file the tensors get their Hugging Face names and row order back, and config.json and
+ * tokenizer are made from its keys (model/restore.h); from a folder everything but the weights' type stays. */
+#include "target/target.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json_edit.h"
+#include "base/text.h"
+#include "model/restore.h"
+#include "target/hf_folder_out.h"
+
+struct plan {
+    struct tms_target *t;
+    const struct tms_target_options *options;
+    struct tms_error *err;
+};
+
+static bool is_float(enum tms_type type)
+{
+    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64 || type == TMS_F8_E4M3 ||
+           type == TMS_F8_E5M2;
+}
+
+static tms_status add_route(struct plan *p, size_t index, const char *name, enum tms_type type, uint64_t permuted_heads)
+{
+    struct tms_target *t = p->t;
+    const struct tms_tensor *tensor = &t->source->tensors[index];
+    bool same = tensor->type == type && tensor->scale == TMS_NO_SCALE && !permuted_heads;
+    if (!tms_target_add_out(t, name, type, tensor->n_dims, tensor->shape)) return tms_fail_memory(p->err, 0);
+    struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
+    if (!route) return tms_fail_memory(p->err, 0);
+    route->codec = tms_codec(type);
+    route->permute_heads = permuted_heads;
+    route->to_halves = permuted_heads != 0;
+    t->n_kept++;
+    return TMS_OK;
+}
+
+/* ---- from a folder ---- */
+
+static tms_status add_hf_tensor(struct plan *p, size_t index)
+{
+    const struct tms_source *s = p->t->source;
+    const struct tms_tensor *tensor = &s->tensors[index];
+    const char *file = s->n_files ? s->files[tensor->file]->path : s->path;
+    if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
+    if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
+    bool turns = is_float(tensor->type);
+    /* DeepSeek-V3's: too fine for 16 bits, and float32 in every checkpoint. */
+    if (tensor->type == TMS_F32 && tms_ends_with(tensor->name, ".e_score_correction_bias")) turns = false;
+    if (turns && !tms_source_decodes(tensor))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file,
+                        tensor->name, tms_codec(tensor->type)->name);
+    if (!turns && tms_codec(tensor->type)->block_bytes == 0)
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot copy", file, tensor->name,
+                        tms_codec(tensor->type)->name);
+    return add_route(p, index, tensor->name, turns ? p->t->spec.float_type : tensor->type, 0);
+}
+
+/* The source's own text: the type under the name that it has there, and weights that are no longer quantized. */
+static tms_status edit_config(struct plan *p)
+{
+    struct tms_target *t = p->t;
+    char *text = NULL;
+    size_t n = 0;
+    struct tms_buf plain = {0}, *edited = tms_made_files_add(&t->side_files, "config.json");
+    json_t *dtype = json_string(tms_torch_dtype_name(t->spec.float_type));
+    bool new_name = json_object_get(t->source->config_json, "dtype") != NULL;
+    tms_status status = dtype ? tms_hf_out_source_config(t, &text, &n, p->err) : tms_fail_memory(p->err, 256);
+    if (status == TMS_OK &&
+        (!tms_json_remove_member(&plain, text, n, "quantization_config") ||
+         !tms_json_set_member(edited, (const char *)plain.data, plain.n, new_name ? "dtype" : "torch_dtype", dtype)))
+        status = tms_fail_memory(p->err, n);
+    json_decref(dtype);
+    tms_buf_free(&plain);
+    free(text);
+    return status;
+}
+
+static tms_status plan_from_folder(struct plan *p)
+{
+    const struct tms_source *s = p->t->source;
+    tms_status status = TMS_OK;
+    if (!s->has_config)
+        return tms_fail(p->err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path,
+                        p->t->spec.name);
+    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
+        return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
+                        s->config.quant_method);
+    for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++)
+        status = add_hf_tensor(p, s->kind == TMS_SOURCE_CONFIG ? i : s->by_name[i]);
+    return status == TMS_OK && !p->options->preview ? edit_config(p) : status;
+}
+
+/* ---- from GGUF ---- */
+
+struct named {
+    const char *name;
+    size_t source;
+    uint64_t permuted_heads;
+};
+
+static int compare_named(const void *a, const void *b)
+{
+    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+}
+
+static tms_status name_gguf_tensor(struct plan *p, const struct tms_config *config, size_t index, struct named *out,
+                                   bool *stays)
+{
+    const struct tms_source *s = p->t->source;
+    const struct tms_tensor *tensor = &s->tensors[index];
+    const char *file = s->files[tensor->file]->path;
+    int layer;
+    char name[128];
+    uint64_t want[2];
+    *stays = strcmp(tensor->name, "rope_freqs.weight") != 0; /* it is in config.json's rope_scaling */
+    if (!*stays) return TMS_OK;
+    const struct tms_arch_tensor *row = tms_arch_explain_gguf(tensor->name, &layer);
+    if (!row || layer >= (int)config->n_layers || !tms_arch_has(s->arch, config, row))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in the folder",
+                        file, tensor->name, s->arch->class_name);
+    uint32_t n_dims = tms_arch_shape(config, row, want);
+    if (tensor->n_dims != n_dims || tensor->shape[0] != want[0] || (n_dims == 2 && tensor->shape[1] != want[1]))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as the keys say", file,
+                        tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
+                        (unsigned long long)(n_dims == 2 ? want[1] : 0));
+    if (!tms_source_decodes(tensor))
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet", file,
+                        tensor->name, tms_codec(tensor->type)->name);
+    tms_arch_name(name, sizeof name, row->hf, layer);
+    *out = (struct named){.name = tms_arena_strndup(&p->t->arena, name, strlen(name)), .source = index};
+    if (!out->name) return tms_fail_memory(p->err, sizeof name);
+    if (s->arch->permutes && row->transform != TMS_AS_IS)
+        out->permuted_heads = row->transform == TMS_PERMUTE_Q ? config->n_heads : config->n_kv_heads;
+    return TMS_OK;
+}
+
+static tms_status require_all(const struct plan *p, const struct tms_config *config)
+{
+    const struct tms_source *s = p->t->source;
+    const struct tms_arch_tensor *row;
+    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
+        if (!tms_arch_has(s->arch, config, row)) continue;
+        int n = tms_arch_per_layer(row) ? (int)config->n_layers : 1;
+        for (int layer = 0; layer < n; layer++) {
+            char name[128];
+            tms_arch_name(name, sizeof name, row->gguf, layer);
+            if (!tms_source_find(s, name))
+                return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing; %s has it", s->path, name,
+                                s->arch->class_name);
+        }
+    }
+    return TMS_OK;
+}
+
+static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *config)
+{
+    const struct tms_source *s = p->t->source;
+    struct named *named = tms_calloc(s->n_tensors, sizeof *named);
+    size_t n = 0;
+    bool stays;
+    tms_status status = named ? require_all(p, config) : tms_fail_memory(p->err, s->n_tensors * sizeof *named);
+    for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++) {
+        status = name_gguf_tensor(p, config, i, &named[n], &stays);
+        if (stays) n++;
+    }
+    if (status == TMS_OK) qsort(named, n, sizeof *named, compare_named);
+    for (size_t i = 0; i < n && status == TMS_OK; i++)
+        status = add_route(p, named[i].source, named[i].name, p->t->spec.float_type, named[i].permuted_heads);
+    free(named);
+    return status;
+}
+
+static tms_status plan_from_gguf(struct plan *p)
+{
+    struct tms_target *t = p->t;
+    const struct tms_source *s = t->source;
+    struct tms_restore_options options = {.dtype = t->spec.float_type,
+                                          .pre = p->options->user->pre,
+                                          .warn = p->options->warn,
+                                          .warn_ctx = p->options->warn_ctx};
+    struct tms_config config;
+    if (!s->arch)
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s: architecture '%s' cannot be written as a Hugging Face folder yet; known are %s", s->path,
+                        tms_source_arch_name(s), tms_arch_known());
+    tms_status status = tms_restore_numbers(&config, s, &options, p->err);
+    if (status == TMS_OK) status = add_gguf_tensors(p, &config);
+    if (status != TMS_OK || p->options->preview) return status;
+    status = tms_restore_config(&t->side_files, s, &config, &options, p->err);
+    if (status == TMS_OK) status = tms_restore_tokenizer(&t->side_files, s, &config, &options, p->err);
+    return status;
+}
+
+tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
+{
+    struct plan p = {.t = t, .options = options, .err = err};
+    tms_status status = t->source->kind == TMS_SOURCE_GGUF ? plan_from_gguf(&p) : plan_from_folder(&p);
+    return status == TMS_OK ? tms_hf_out_lay_out(t, options->user->max_shard_bytes, err) : status;
+}
