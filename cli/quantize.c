@@ -196,6 +196,9 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
         {"force", 0, OPTION_FLAG, &o->force, NULL, "replace a folder that exists"},
         {"no-verify", 0, OPTION_FLAG, &o->no_verify, NULL, "do not read the outputs back"},
+        {"provenance", 0, OPTION_FLAG, &o->provenance, NULL,
+         "GGUF: tell version, recipe and the source's hash in keys tamis.*"},
+        {"manifest", 0, OPTION_TEXT, &o->manifest, "FILE.json", "write sources, recipe and outputs with hashes"},
         {"compat", 0, OPTION_TEXT, &compat, "YEAR",
          "GGUF: rules of types as llama.cpp had them in 2025 (February) or 2026"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
@@ -308,6 +311,9 @@ int run_convert(const struct command *self, int argc, char **argv)
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "general.name (default: from the folder's name)"},
         {"pre", 0, OPTION_TEXT, &o->pre, "NAME", "name of the pre-tokenizer (default: recognised)"},
         {"no-verify", 0, OPTION_FLAG, &o->no_verify, NULL, "do not read the output back"},
+        {"provenance", 0, OPTION_FLAG, &o->provenance, NULL,
+         "tell version, recipe and the source's hash in keys tamis.*"},
+        {"manifest", 0, OPTION_TEXT, &o->manifest, "FILE.json", "write source, recipe and output with hashes"},
     };
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;

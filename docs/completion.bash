@@ -20,14 +20,14 @@ _tamis()
         local before=${current%"${current##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
-    --source|--model) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --source|--model|--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
     case $command in
     inspect) options="--to --tensors" ;;
-    convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify" ;;
+    convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify --provenance --manifest" ;;
     llama-quantize) options="$llama --dry-run" ;;
-    quantize) options="$llama --to --output --compat --dry-run --force --no-verify --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    quantize) options="$llama --to --output --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     diff) options="--all" ;;
     verify) options="--source --to --imatrix --model-name --pre" ;;
     explain) options="--model --tensor" ;;

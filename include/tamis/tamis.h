@@ -165,6 +165,8 @@ struct tms_quantize_options {
     size_t n_override_kv;
     const char *prune_layers;   /* "3,4,11": layers to leave out; or NULL */
     bool rules_of_2025;         /* mixtures and fallbacks as llama.cpp had them in February 2025 */
+    bool provenance;      /* GGUF: the keys tamis.version, tamis.recipe, tamis.source.hash */
+    const char *manifest; /* a file that gets sources, recipe and outputs with SHA-256 hashes as JSON; or NULL */
     tms_line_fn warning;
     void *warning_ctx;
     tms_progress_fn progress;

@@ -114,6 +114,15 @@ INLINE F NAME(least_of_eight)(F v)
 #endif
 }
 
+INLINE float NAME(largest_lane)(F v)
+{
+#if LANES == 16
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    return -NAME(least_of_eight)(-v)[0];
+#endif
+}
+
 /* A group's magnitudes and roots of weights, each in all lanes, and how much nearer a point must be. */
 struct NAME(group) {
     F x[8], roots[8];
@@ -138,7 +147,8 @@ INLINE F NAME(limit)(F d, int left)
 {
     const F limit = NAME(splat)(FLT_MAX);
 #if LANES == 16
-    __mmask16 valid = left >= 8 ? 0xffff : (__mmask16)(((1u << left) - 1) * 0x0101);
+    static const uint16_t first_of_eight[9] = {0x0000, 0x0101, 0x0303, 0x0707, 0x0f0f, 0x1f1f, 0x3f3f, 0x7f7f, 0xffff};
+    __mmask16 valid = first_of_eight[left < 8 ? left : 8];
     return (F)_mm512_mask_min_ps((__m512)limit, valid, (__m512)d, (__m512)limit);
 #else
     static const int32_t none[16] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -302,9 +312,8 @@ INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) *
     for (int is_long = 0; is_long < 2; is_long++)
         for (uint32_t i = 0; i < n_open[is_long]; i++) {
             const struct NAME(run) *r = &runs->all[open[is_long][i]];
-            for (uint32_t c = r->first + 1; c < r->last; c += CHOICES)
-                NAME(choose_some)
-                (&groups[r->group], r, group, bits, !is_long, scales[c], scales[c + CHOICES - 1], &points[r->group][c]);
+            for (uint32_t c = r->first + 1; c < r->last; c += CHOICES) NAME(choose_some)
+            (&groups[r->group], r, group, bits, !is_long, scales[c], scales[c + CHOICES - 1], &points[r->group][c]);
         }
 }
 
@@ -427,11 +436,7 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
         most = NAME(maximum)(most, v);
         most_magnitude = NAME(maximum)(most_magnitude, (F)((I)v & 0x7fffffff));
     }
-    float largest = most[0], magnitude = most_magnitude[0];
-    for (int i = 1; i < LANES; i++) {
-        largest = most[i] > largest ? most[i] : largest;
-        magnitude = most_magnitude[i] > magnitude ? most_magnitude[i] : magnitude;
-    }
+    const float largest = NAME(largest_lane)(most), magnitude = NAME(largest_lane)(most_magnitude);
     if (largest < rule->tiny) return false;
     float reach = largest, scale = largest / steps;
     if (rule->start_by_fit) {

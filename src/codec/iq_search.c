@@ -127,7 +127,7 @@ static bool search_block(const struct tms_iq_rule *rule, const struct tms_iq_gri
 
     /* ggml's IQ3_S takes groups for off the grid until a candidate was accepted. */
     bool on_grid[TMS_IQ_MAX_GROUPS], candidate_on_grid[TMS_IQ_MAX_GROUPS];
-    uint32_t candidate[TMS_IQ_MAX_GROUPS];
+    uint32_t candidate[TMS_IQ_MAX_GROUPS] = {0};
     for (int g = 0; g < n_groups; g++) {
         on_grid[g] = rule->refit != TMS_REFIT_ALL_IF_ANY;
         points[g] = 0;

@@ -29,7 +29,7 @@ tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_
                                  struct tms_error *err);
 
 /* Finds the parameters of Llama 3's rope scaling whose table (tms_rope_freqs) the n values of `table` are; false if
- * there are none. In: theta and head_dim of `config`; out: its rope. */
-bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n);
+ * there are none. In: theta and head_dim of `config`; out: its rope. scratch: [n]. */
+bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n, float *scratch);
 
 #endif

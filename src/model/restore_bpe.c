@@ -192,6 +192,6 @@ tms_status tms_restore_bpe(struct tms_restoring *r, struct tms_error *err)
     tms_status status = put_tokenizer(r, &pre, bos, eos, err);
     if (status != TMS_OK) return status;
     json_t *settings = tms_restored_settings(r, "PreTrainedTokenizerFast");
-    if (bos) json_object_set_new(settings, "add_bos_token", json_true());
+    if (bos) tms_restored_set(&settings, "add_bos_token", json_true());
     return tms_restored_put_json(r->files, "tokenizer_config.json", settings, err);
 }

@@ -132,7 +132,7 @@ static double solve_high(const struct tms_config *config, const struct band *ban
 
 /* Only low / high and ctx / high can be told from a table; low is 1, as in all published models. Last bits may differ
  * (pow of another library), the numbers are still the right ones: the next context is 1e-5 away. */
-bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n)
+bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n, float *scratch)
 {
     struct band band = {.first = 0};
     uint64_t candidates[32];
@@ -147,8 +147,6 @@ bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t 
     uint64_t end = n;                 /* behind the band */
     while (end > band.first && table[end - 1] == table[n - 1]) end--;
     struct tms_config guess = *config, right = *config;
-    float *scratch = tms_calloc(n, sizeof *scratch);
-    if (!scratch) return false;
     bool empty = end == band.first;
     band.last = empty ? 0 : end - 1;
     if (empty) band.first = 1;
@@ -169,7 +167,6 @@ bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t 
             }
         }
     }
-    free(scratch);
     if (found) *config = right;
     return found;
 }
@@ -187,7 +184,8 @@ static void read_rope_table(struct reader *r, struct tms_config *c)
     float *raw = tms_calloc(tensor->n_elems, sizeof *raw), *table = tms_calloc(tensor->n_elems, sizeof *table);
     r->status = raw && table ? tms_source_read(r->source, tensor, 0, tensor->n_elems, raw, table, r->err)
                              : tms_fail_memory(r->err, tensor->bytes * 2);
-    if (r->status == TMS_OK && (c->rope.kind != TMS_ROPE_DEFAULT || !tms_restore_llama3(c, table, tensor->n_elems)))
+    if (r->status == TMS_OK &&
+        (c->rope.kind != TMS_ROPE_DEFAULT || !tms_restore_llama3(c, table, tensor->n_elems, raw)))
         r->status = tms_fail(r->err, TMS_EINPUT,
                              "%s: tensor 'rope_freqs.weight' is not the table of a Llama 3 rope scaling; config.json "
                              "has no other place for it",
@@ -326,9 +324,9 @@ static json_t *id_or_null(const struct tms_source *source, const char *name)
     return tms_restored_id(&source->gguf->kvs, name, &id) ? json_integer((json_int_t)id) : json_null();
 }
 
-static void put_if(json_t *object, const char *key, double value)
+static void put_if(json_t **object, const char *key, double value)
 {
-    if (value > 0) json_object_set_new(object, key, json_real(value));
+    if (value > 0) tms_restored_set(object, key, json_real(value));
 }
 
 static json_t *rope_scaling(const struct tms_rope *rope)
@@ -337,16 +335,16 @@ static json_t *rope_scaling(const struct tms_rope *rope)
         [TMS_ROPE_LINEAR] = "linear", [TMS_ROPE_YARN] = "yarn", [TMS_ROPE_LLAMA3] = "llama3"};
     if (rope->kind == TMS_ROPE_DEFAULT) return json_null();
     json_t *scaling = json_pack("{s:s}", "rope_type", names[rope->kind]);
-    put_if(scaling, "factor", rope->factor);
-    put_if(scaling, "low_freq_factor", rope->low_freq_factor);
-    put_if(scaling, "high_freq_factor", rope->high_freq_factor);
-    put_if(scaling, "extrapolation_factor", rope->ext_factor);
-    put_if(scaling, "attention_factor", rope->attention_factor);
-    put_if(scaling, "beta_fast", rope->beta_fast);
-    put_if(scaling, "beta_slow", rope->beta_slow);
+    put_if(&scaling, "factor", rope->factor);
+    put_if(&scaling, "low_freq_factor", rope->low_freq_factor);
+    put_if(&scaling, "high_freq_factor", rope->high_freq_factor);
+    put_if(&scaling, "extrapolation_factor", rope->ext_factor);
+    put_if(&scaling, "attention_factor", rope->attention_factor);
+    put_if(&scaling, "beta_fast", rope->beta_fast);
+    put_if(&scaling, "beta_slow", rope->beta_slow);
     if (rope->original_context)
-        json_object_set_new(scaling, "original_max_position_embeddings",
-                            json_integer((json_int_t)rope->original_context));
+        tms_restored_set(&scaling, "original_max_position_embeddings",
+                         json_integer((json_int_t)rope->original_context));
     return scaling;
 }
 
@@ -357,14 +355,16 @@ static json_t *ends(const struct tms_source *source)
     json_t *list = json_array();
     uint64_t ids[3];
     size_t n = 0;
+    bool short_of_memory = !list;
     for (size_t i = 0; i < 3; i++) {
         if (!tms_restored_id(&source->gguf->kvs, names[i], &ids[n])) continue;
         bool known = false;
         for (size_t k = 0; k < n; k++) known |= ids[k] == ids[n];
-        if (!known) json_array_append_new(list, json_integer((json_int_t)ids[n++]));
+        if (!known) short_of_memory |= json_array_append_new(list, json_integer((json_int_t)ids[n++])) != 0;
     }
-    if (n > 1) return list;
+    if (n > 1 && !short_of_memory) return list;
     json_decref(list);
+    if (short_of_memory) return NULL;
     return n ? json_integer((json_int_t)ids[0]) : json_null();
 }
 
@@ -382,9 +382,9 @@ tms_status tms_restore_config(struct tms_made_files *files, const struct tms_sou
         "rope_scaling", rope_scaling(&c->rope), "tie_word_embeddings", c->tied, "torch_dtype",
         tms_torch_dtype_name(options->dtype), "bos_token_id", id_or_null(source, "bos"), "eos_token_id",
         id_or_null(source, "eos"), "pad_token_id", id_or_null(source, "padding"));
-    if (c->has_head_dim) json_object_set_new(json, "head_dim", json_integer((json_int_t)c->head_dim));
-    if (!source->arch->qkv_bias) json_object_set_new(json, "attention_bias", json_boolean(c->attention_bias));
-    if (strcmp(c->model_type, "llama") == 0) json_object_set_new(json, "mlp_bias", json_boolean(c->mlp_bias));
+    if (c->has_head_dim) tms_restored_set(&json, "head_dim", json_integer((json_int_t)c->head_dim));
+    if (!source->arch->qkv_bias) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
+    if (strcmp(c->model_type, "llama") == 0) tms_restored_set(&json, "mlp_bias", json_boolean(c->mlp_bias));
     tms_status status = tms_restored_put_json(files, "config.json", json, err);
     if (status != TMS_OK) return status;
     return tms_restored_put_json(files, "generation_config.json",

@@ -21,6 +21,8 @@ struct tms_restoring {
 bool tms_restored_id(const struct tms_kvs *kvs, const char *name, uint64_t *id);
 /* A bool of tokenizer.ggml; `absent` if there is none. */
 bool tms_restored_flag(const struct tms_kvs *kvs, const char *name, bool absent);
+/* Sets a member and takes over `value`; when memory is short *object becomes NULL and stays so, to be checked once. */
+void tms_restored_set(json_t **object, const char *key, json_t *value);
 /* Adds a file of JSON, keys sorted, and takes over `json` (NULL: memory is short). No number in it needs more than
  * the 9 digits of an f32. */
 tms_status tms_restored_put_json(struct tms_made_files *files, const char *name, json_t *json, struct tms_error *err);

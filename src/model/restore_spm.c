@@ -129,19 +129,19 @@ tms_status tms_restore_spm(struct tms_restoring *r, struct tms_error *err)
         char key[24];
         if (!is_added(token)) continue;
         snprintf(key, sizeof key, "%llu", (unsigned long long)id);
-        json_object_set_new(added, key,
-                            json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", token->text, token->n, "lstrip", 0,
-                                      "normalized", 0, "rstrip", 0, "single_word", 0, "special",
-                                      token->type == TMS_TOKEN_CONTROL));
+        tms_restored_set(&added, key,
+                         json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", token->text, token->n, "lstrip", 0,
+                                   "normalized", 0, "rstrip", 0, "single_word", 0, "special",
+                                   token->type == TMS_TOKEN_CONTROL));
     }
-    if (json_object_size(added))
-        json_object_set_new(settings, "added_tokens_decoder", added);
+    if (!added || json_object_size(added))
+        tms_restored_set(&settings, "added_tokens_decoder", added);
     else
         json_decref(added);
-    json_object_set_new(settings, "legacy", json_false());
-    json_object_set_new(settings, "unk_token", json_stringn(r->vocab.tokens[unknown].text, r->vocab.tokens[unknown].n));
+    tms_restored_set(&settings, "legacy", json_false());
+    tms_restored_set(&settings, "unk_token", json_stringn(r->vocab.tokens[unknown].text, r->vocab.tokens[unknown].n));
     /* LlamaTokenizer has names of its own for what is not said. */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!json_object_get(settings, names[i])) json_object_set_new(settings, names[i], json_null());
+        if (!json_object_get(settings, names[i])) tms_restored_set(&settings, names[i], json_null());
     return tms_restored_put_json(r->files, "tokenizer_config.json", settings, err);
 }

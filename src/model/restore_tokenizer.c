@@ -25,6 +25,13 @@ bool tms_restored_flag(const struct tms_kvs *kvs, const char *name, bool absent)
     return tms_kv_as_u64(tms_kvs_find(kvs, key), &value) ? value != 0 : absent;
 }
 
+void tms_restored_set(json_t **object, const char *key, json_t *value)
+{
+    if (json_object_set_new(*object, key, value) == 0) return;
+    json_decref(*object);
+    *object = NULL;
+}
+
 tms_status tms_restored_put_json(struct tms_made_files *files, const char *name, json_t *json, struct tms_error *err)
 {
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(9)) : NULL;
@@ -52,23 +59,39 @@ const struct tms_token *tms_restored_token(const struct tms_restoring *r, const 
 
 /* ---- tokenizer_config.json ---- */
 
-static json_t *chat_templates(const struct tms_kvs *kvs)
+static const char template_key[] = "tokenizer.chat_template"; /* and with ".NAME" behind it */
+
+static bool is_template(const struct tms_kv *kv)
 {
-    static const char prefix[] = "tokenizer.chat_template";
-    const char *standard = tms_kv_as_string(tms_kvs_find(kvs, prefix));
+    return strncmp(kv->key, template_key, strlen(template_key)) == 0 && kv->type == TMS_KV_STRING;
+}
+
+static json_t *named_template(const char *name, const struct tms_kv *kv)
+{
+    return json_pack("{s:s, s:s%}", "name", name, "template", kv->bytes, kv->n_bytes);
+}
+
+/* Sets one text, or a list of named ones. */
+static void set_templates(json_t **settings, const struct tms_kvs *kvs)
+{
+    const struct tms_kv *standard = tms_kvs_find(kvs, template_key);
+    if (standard && !is_template(standard)) standard = NULL;
     json_t *list = json_array();
+    bool named = false, short_of_memory = !list;
+    if (standard) short_of_memory |= json_array_append_new(list, named_template("default", standard)) != 0;
     for (size_t i = 0; i < kvs->n; i++) {
         const struct tms_kv *kv = &kvs->items[i];
-        if (strncmp(kv->key, prefix, strlen(prefix)) != 0 || kv->key[strlen(prefix)] != '.') continue;
-        const char *text = tms_kv_as_string(kv);
-        if (!text) continue;
-        json_array_append_new(list, json_pack("{s:s, s:s}", "name", kv->key + sizeof prefix, "template", text));
+        if (!is_template(kv) || kv->key[strlen(template_key)] != '.') continue;
+        named = true;
+        short_of_memory |= json_array_append_new(list, named_template(kv->key + sizeof template_key, kv)) != 0;
     }
-    if (json_array_size(list) && standard)
-        json_array_insert_new(list, 0, json_pack("{s:s, s:s}", "name", "default", "template", standard));
-    if (json_array_size(list)) return list;
+    if (short_of_memory)
+        tms_restored_set(settings, "chat_template", NULL);
+    else if (named)
+        tms_restored_set(settings, "chat_template", json_incref(list));
+    else if (standard)
+        tms_restored_set(settings, "chat_template", json_stringn((const char *)standard->bytes, standard->n_bytes));
     json_decref(list);
-    return standard ? json_string(standard) : NULL;
 }
 
 json_t *tms_restored_settings(const struct tms_restoring *r, const char *tokenizer_class)
@@ -86,15 +109,14 @@ json_t *tms_restored_settings(const struct tms_restoring *r, const char *tokeniz
                                  tokenizer_class, "model_max_length", (json_int_t)r->config->context);
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
         const struct tms_token *token = tms_restored_token(r, tokens[i].name);
-        if (token) json_object_set_new(settings, tokens[i].key, json_stringn(token->text, token->n));
+        if (token) tms_restored_set(&settings, tokens[i].key, json_stringn(token->text, token->n));
     }
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         bool yes = tms_restored_flag(r->kvs, flags[i].name, false),
              no = !tms_restored_flag(r->kvs, flags[i].name, true);
-        if (yes || no) json_object_set_new(settings, flags[i].key, json_boolean(yes));
+        if (yes || no) tms_restored_set(&settings, flags[i].key, json_boolean(yes));
     }
-    json_t *templates = chat_templates(r->kvs);
-    if (templates) json_object_set_new(settings, "chat_template", templates);
+    set_templates(&settings, r->kvs);
     return settings;
 }
 
@@ -151,6 +173,17 @@ static tms_status read_vocab(struct tms_restoring *r, struct tms_error *err)
     return status;
 }
 
+static tms_status check_templates(const struct tms_restoring *r, struct tms_error *err)
+{
+    for (size_t i = 0; i < r->kvs->n; i++) {
+        const struct tms_kv *kv = &r->kvs->items[i];
+        if (is_template(kv) &&
+            !(tms_is_utf8(kv->key, strlen(kv->key)) && tms_is_utf8((const char *)kv->bytes, kv->n_bytes)))
+            return tms_fail(err, TMS_EINPUT, "%s: key '%.100s' is not UTF-8", r->source->path, kv->key);
+    }
+    return TMS_OK;
+}
+
 tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_source *source,
                                  const struct tms_config *config, const struct tms_restore_options *options,
                                  struct tms_error *err)
@@ -164,7 +197,8 @@ tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_
                         "%s: its tokenizer is of the kind '%s'; tamis can restore 'gpt2' (byte-level BPE) and 'llama' "
                         "(SentencePiece)",
                         source->path, model ? model : "none");
-    tms_status status = read_vocab(&r, err);
+    tms_status status = check_templates(&r, err);
+    if (status == TMS_OK) status = read_vocab(&r, err);
     if (status == TMS_OK) status = bpe ? tms_restore_bpe(&r, err) : tms_restore_spm(&r, err);
     tms_vocab_free(&r.vocab);
     return status;

@@ -221,7 +221,7 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     if (s->kind == TMS_SOURCE_GGUF)
         return tms_fail(err, TMS_EINPUT,
                         "%s: %s writes a Hugging Face folder, and from a GGUF file that is not supported yet; give the "
-                        "Hugging Face folder",
+                        "Hugging Face folder, or make one (--to hf:bf16)",
                         s->path, t->spec.name);
     if (!s->has_config)
         return tms_fail(err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path,

@@ -11,6 +11,7 @@
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
 #include "target/override.h"
+#include "target/provenance.h"
 
 /* ---- names: every source tensor gets its GGUF name ---- */
 
@@ -327,6 +328,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
         tms_kvs_remove(&t->kvs, "split.no");
         tms_kvs_remove(&t->kvs, "split.count");
         tms_kvs_remove(&t->kvs, "split.tensors.count");
+        if (!copy) tms_provenance_remove_keys(&t->kvs); /* they tell how the source was made */
     } else {
         struct tms_metadata_options mo = {.name = p->options->user->model_name,
                                           .file_type = file_type,
@@ -369,6 +371,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
         tms_kvs_remove(&t->kvs, key);
         tms_kvs_set_u32(&t->kvs, key, p->n_layers_kept);
     }
+    if (p->options->extra) tms_kvs_copy(&t->kvs, p->options->extra);
     return t->kvs.failed ? tms_fail_memory(p->err, 0) : TMS_OK;
 }
 

@@ -451,6 +451,7 @@ static void add_up(struct run *r)
         for (size_t u = 0; u < w->n_uses; u++) {
             const struct outcome *o = &r->outcomes[r->first_outcome[i] + u];
             struct tms_target_stats *stats = &r->p->stats[r->uses[w->first_use + u].target_index];
+            r->uses[w->first_use + u].route->squared_error += o->squared_error;
             stats->squared_error += o->squared_error;
             stats->squared_weight += o->squared_weight;
             stats->thread_seconds += o->seconds;

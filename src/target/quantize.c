@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sha256.h"
+#include "target/manifest.h"
 #include "target/pipeline.h"
 
 struct order {
@@ -21,6 +23,11 @@ struct order {
     struct tms_result *results;
     struct tms_pool *pool;
     struct tms_imatrix *imatrix;
+    /* with --provenance or --manifest */
+    struct tms_hashed_files source_files;
+    char source_hash[72], imatrix_sha256[65];
+    char **recipes; /* [n], JSON */
+    struct tms_output *manifest;
 };
 
 /* "DIR/NAME-q4_k_m.gguf" or "DIR/NAME-nf4-dq": the model's name, the type in the spelling of --to. */
@@ -157,6 +164,62 @@ static tms_status describe(struct order *o, struct tms_error *err)
     return TMS_OK;
 }
 
+/* ---- where it comes from ---- */
+
+static bool tells_provenance(const struct order *o)
+{
+    return o->options->provenance || o->options->manifest;
+}
+
+/* Hashes what is read; a dry run has zeros in their place. */
+static tms_status hash_inputs(struct order *o, struct tms_error *err)
+{
+    const struct tms_quantize_options *q = o->options;
+    memset(o->imatrix_sha256, '0', 64);
+    snprintf(o->source_hash, sizeof o->source_hash, "sha256:%.64s", o->imatrix_sha256);
+    o->recipes = tms_calloc(o->n, sizeof *o->recipes);
+    if (!o->recipes) return tms_fail_memory(err, o->n * sizeof *o->recipes);
+    if (q->dry_run) return TMS_OK;
+    tms_status status = tms_hash_source(&o->source_files, o->source, q->manifest != NULL, o->pool, err);
+    if (status == TMS_OK) tms_source_hash(o->source_hash, &o->source_files, o->source);
+    if (status == TMS_OK && q->imatrix) status = tms_sha256_file(q->imatrix, o->imatrix_sha256, NULL, err);
+    if (status == TMS_OK && q->manifest) status = protect_source(o, q->manifest, err);
+    if (status == TMS_OK && q->manifest) status = tms_output_create(&o->manifest, q->manifest, 0, err);
+    return status;
+}
+
+/* The recipe of one output, and the keys that tell it. */
+static tms_status tell_recipe(struct order *o, size_t i, const char *type, bool converter, struct tms_kvs *keys,
+                              struct tms_error *err)
+{
+    json_t *recipe = tms_recipe(o->options, type, converter, o->imatrix_sha256);
+    o->recipes[i] = recipe ? json_dumps(recipe, JSON_COMPACT) : NULL;
+    json_decref(recipe);
+    if (!o->recipes[i]) return tms_fail_memory(err, 256);
+    tms_provenance_set_keys(keys, o->recipes[i], o->source_hash);
+    return keys->failed ? tms_fail_memory(err, 256) : TMS_OK;
+}
+
+static tms_status write_manifest(struct order *o, struct tms_error *err)
+{
+    struct tms_manifest m = {
+        .source = o->source, .source_files = &o->source_files, .source_hash = o->source_hash, .pool = o->pool};
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
+        status = tms_manifest_add(&m, o->targets[i], &o->stats[i], o->recipes[i], err);
+    if (status == TMS_OK)
+        status = tms_manifest_write(&m, o->manifest, err);
+    else
+        json_decref(m.outputs);
+    if (status == TMS_OK) {
+        status = tms_output_commit(o->manifest, err);
+        o->manifest = NULL;
+    }
+    return status;
+}
+
+/* ---- the whole ---- */
+
 static tms_status plan_one(struct order *o, size_t i, const char *type, const char *out, bool converter,
                            struct tms_error *err)
 {
@@ -182,7 +245,11 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     for (size_t k = 0; k < i; k++)
         if (strcmp(o->targets[k]->spec.name, spec.name) == 0)
             return tms_fail(err, TMS_EUSAGE, "type %s is given twice", spec.name);
-    status = tms_target_plan(&o->targets[i], o->source, &spec, &to, err);
+    struct tms_kvs keys = {0};
+    if (tells_provenance(o)) status = tell_recipe(o, i, to.convert_auto ? "auto" : spec.name, converter, &keys, err);
+    if (q->provenance) to.extra = &keys;
+    if (status == TMS_OK) status = tms_target_plan(&o->targets[i], o->source, &spec, &to, err);
+    tms_kvs_free(&keys);
     if (status != TMS_OK) return status;
     struct tms_target *t = o->targets[i];
     t->path = q->n_types > 1 ? numbered_path(out, o->source->path, &spec) : strdup(out);
@@ -230,14 +297,16 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
     if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, err);
+    if (status == TMS_OK && !options->dry_run) status = tms_pool_create(&o.pool, options->n_threads, err);
+    if (status == TMS_OK && tells_provenance(&o)) status = hash_inputs(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
         status = plan_one(&o, i, options->types[i], out, converter, err);
     if (status == TMS_OK && !options->dry_run) {
         bool made = o.n > 1 && !tms_path_is_dir(out);
         status = o.n > 1 ? make_out_folder(out, err) : TMS_OK;
-        if (status == TMS_OK) status = tms_pool_create(&o.pool, options->n_threads, err);
         for (size_t i = 0; i < o.n && status == TMS_OK; i++) status = create_outputs(&o, o.targets[i], err);
         if (status == TMS_OK) status = fill(&o, source_bytes, err);
+        if (status == TMS_OK && options->manifest) status = write_manifest(&o, err);
         if (status != TMS_OK) {
             for (size_t i = 0; i < o.n; i++) {
                 tms_target_free(o.targets[i]);
@@ -251,6 +320,10 @@ static tms_status write_model(const char *model, const char *out, const struct t
     for (size_t i = 0; o.targets && i < o.n; i++) tms_target_free(o.targets[i]);
     tms_source_close(o.source);
     tms_imatrix_close(o.imatrix);
+    tms_output_discard(o.manifest);
+    tms_hashed_files_free(&o.source_files);
+    for (size_t i = 0; o.recipes && i < o.n; i++) free(o.recipes[i]);
+    free(o.recipes);
     free(o.targets);
     free(o.stats);
     if (status != TMS_OK) {

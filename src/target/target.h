@@ -47,6 +47,7 @@ struct tms_route {
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
     float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
+    double squared_error; /* set by the pipeline: sum of (decoded - source)^2 */
 };
 
 struct tms_out_file {
@@ -69,7 +70,7 @@ struct tms_target {
     struct tms_route *routes;
     size_t n_files;
     struct tms_out_file *files;
-    struct tms_kvs kvs;       /* GGUF: the model's key-values; bitsandbytes: none */
+    struct tms_kvs kvs;               /* GGUF: the model's key-values; bitsandbytes: none */
     struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
     uint64_t n_parameters;
@@ -81,6 +82,7 @@ struct tms_target_options {
     bool converter;    /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
     bool convert_auto; /* the matrices' type is that of the source (bf16 or f16) */
     bool preview;      /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
+    const struct tms_kvs *extra;       /* GGUF: keys that go behind all others, or NULL */
     const struct tms_imatrix *imatrix; /* importance weights, or NULL; lives as long as the target */
     tms_report_fn warn;
     void *warn_ctx;

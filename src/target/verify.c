@@ -13,9 +13,11 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/sha256.h"
 #include "model/keys.h"
 #include "model/packed.h"
 #include "target/pipeline.h"
+#include "target/provenance.h"
 
 /* What is known of one output tensor. */
 struct compared {
@@ -28,6 +30,10 @@ struct verify {
     struct tms_quantize_options recipe; /* options->recipe, completed from the file */
     struct tms_source *file, *source;
     struct tms_imatrix *imatrix;
+    struct tms_pool *pool;
+    json_t *told;       /* tamis.recipe of the file, or NULL */
+    bool converter;     /* as it tells */
+    struct tms_kvs own; /* the file's keys tamis.* */
     struct tms_target *target;
     struct compared *compared; /* [target->n_outs] */
     struct tms_verify_result result;
@@ -79,6 +85,38 @@ static tms_status folder_type(struct verify *v, char type[32], struct tms_error 
     return tms_fail(err, TMS_EINPUT, "%s: is neither a GGUF file nor a folder for bitsandbytes", v->file->path);
 }
 
+/* The keys tamis.*: the recipe fills in what the caller left open, and the source must have the hash. */
+static tms_status read_provenance(struct verify *v, const char **type, struct tms_error *err)
+{
+    const struct tms_kvs *kvs = &v->file->gguf->kvs;
+    const char *text = tms_kv_as_string(tms_kvs_find(kvs, "tamis.recipe")), *imatrix = NULL;
+    const char *told = tms_kv_as_string(tms_kvs_find(kvs, "tamis.source.hash"));
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < kvs->n; i++)
+        if (strncmp(kvs->items[i].key, "tamis.", 6) == 0 && kvs->items[i].type == TMS_KV_STRING)
+            tms_kvs_set(&v->own, kvs->items[i].key, kvs->items[i].type, kvs->items[i].bytes, kvs->items[i].n_bytes);
+    if (v->own.failed) return tms_fail_memory(err, 256);
+    if (text) status = tms_json_parse(&v->told, text, strlen(text), "tamis.recipe", err);
+    if (text && status == TMS_OK)
+        status = tms_recipe_read(&v->recipe, type, &v->converter, &imatrix, v->told, &v->arena, err);
+    if (status == TMS_OK && told) {
+        struct tms_hashed_files files = {0};
+        char hash[72];
+        status = tms_hash_source(&files, v->source, false, v->pool, err);
+        if (status != TMS_OK) return status;
+        tms_source_hash(hash, &files, v->source);
+        tms_hashed_files_free(&files);
+        if (strcmp(hash, told) != 0) found(v, "tamis.source.hash is %s, the source has %s", told, hash);
+    }
+    if (status == TMS_OK && imatrix && v->recipe.imatrix) {
+        char hex[65];
+        status = tms_sha256_file(v->recipe.imatrix, hex, NULL, err);
+        if (status == TMS_OK && strcmp(hex, imatrix) != 0)
+            found(v, "the importance weights that were used have SHA-256 %s, these %s", imatrix, hex);
+    }
+    return status;
+}
+
 /* general.name is free to choose, and weights of importance must be at hand. */
 static tms_status complete_recipe(struct verify *v, struct tms_error *err)
 {
@@ -97,7 +135,8 @@ static tms_status complete_recipe(struct verify *v, struct tms_error *err)
 static tms_status plan(struct verify *v, const struct tms_spec *spec, const struct tms_quantize_options *user,
                        bool converter, struct tms_target **out, struct tms_error *err)
 {
-    const struct tms_target_options options = {.user = user, .converter = converter, .imatrix = v->imatrix};
+    const struct tms_target_options options = {
+        .user = user, .converter = converter, .imatrix = v->imatrix, .extra = &v->own};
     return tms_target_plan(out, v->source, spec, &options, err);
 }
 
@@ -162,10 +201,10 @@ static tms_status own_types(struct verify *v, struct tms_quantize_options *user,
 static tms_status choose_plan(struct verify *v, const struct tms_spec *spec, struct tms_error *err)
 {
     bool asked = v->options->recipe.n_types > 0;
-    tms_status status = plan(v, spec, &v->recipe, false, &v->target, err);
+    tms_status status = plan(v, spec, &v->recipe, v->converter, &v->target, err);
     if (status != TMS_OK) return status;
     size_t n_other = count_other_types(v, v->target);
-    bool try_converter = is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF;
+    bool try_converter = !v->told && is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF;
     if (try_converter && (n_other || !same_order(v, v->target))) {
         struct tms_target *other = NULL;
         if (plan(v, spec, &v->recipe, true, &other, NULL) == TMS_OK && same_order(v, other)) {
@@ -176,7 +215,7 @@ static tms_status choose_plan(struct verify *v, const struct tms_spec *spec, str
         }
         tms_target_free(other);
     }
-    if (n_other == 0 || asked || spec->dialect != TMS_DIALECT_GGUF) return TMS_OK;
+    if (n_other == 0 || asked || v->told || spec->dialect != TMS_DIALECT_GGUF) return TMS_OK;
     struct tms_quantize_options user = v->recipe;
     struct tms_target *other = NULL;
     status = own_types(v, &user, err);
@@ -230,8 +269,7 @@ static void report_keys(struct verify *v, const struct tms_key_list *keys)
 {
     for (size_t i = 0; i < keys->n; i++) {
         const struct tms_diff_key *k = &keys->items[i];
-        /* where the weights lay on another machine, and what tamis says about itself */
-        if (strcmp(k->key, "quantize.imatrix.file") == 0 || strncmp(k->key, "tamis.", 6) == 0) continue;
+        if (strcmp(k->key, "quantize.imatrix.file") == 0) continue; /* a path on the machine that made it */
         if (!k->a)
             found(v, "key '%s' is missing, rebuilt it is %s", k->key, k->b);
         else if (!k->b)
@@ -431,21 +469,18 @@ static tms_status compare_files(struct verify *v, struct tms_error *err)
 
 static tms_status rebuild(struct verify *v, struct tms_error *err)
 {
-    struct tms_pool *pool = NULL;
     struct tms_target_stats stats = {0};
     struct tms_pipeline p = {.source = v->source,
                              .targets = &v->target,
                              .n_targets = 1,
+                             .pool = v->pool,
                              .progress = v->options->recipe.progress,
                              .progress_ctx = v->options->recipe.progress_ctx,
                              .sink = compare_bytes,
                              .sink_ctx = v,
                              .stats = &stats};
-    tms_status status = tms_pool_create(&pool, v->options->recipe.n_threads, err);
-    p.pool = pool;
-    if (status == TMS_OK) status = tms_pipeline_run(&p, err);
+    tms_status status = tms_pipeline_run(&p, err);
     tms_pipeline_done(&p);
-    tms_pool_free(pool);
     return status;
 }
 
@@ -453,6 +488,7 @@ static tms_status verify(struct verify *v, const char *file, const char *source,
 {
     struct tms_spec spec;
     char type[32];
+    const char *told = NULL;
     const struct tms_quantize_options *asked = &v->options->recipe;
     tms_status status = tms_source_open(&v->file, file, NULL, NULL, err);
     if (status == TMS_OK) status = tms_source_open(&v->source, source, NULL, NULL, err);
@@ -460,8 +496,12 @@ static tms_status verify(struct verify *v, const char *file, const char *source,
     if (v->file->kind == TMS_SOURCE_CONFIG || v->source->kind == TMS_SOURCE_CONFIG)
         return tms_fail(err, TMS_EINPUT, "%s: holds no weights",
                         v->file->kind == TMS_SOURCE_CONFIG ? v->file->path : v->source->path);
-    status = complete_recipe(v, err);
-    if (status == TMS_OK && asked->n_types == 0)
+    status = tms_pool_create(&v->pool, asked->n_threads, err);
+    if (status == TMS_OK && v->file->kind == TMS_SOURCE_GGUF) status = read_provenance(v, &told, err);
+    if (status == TMS_OK) status = complete_recipe(v, err);
+    if (told && strcmp(told, "auto") != 0)
+        snprintf(type, sizeof type, "%s", told);
+    else if (status == TMS_OK && asked->n_types == 0)
         status = v->file->kind == TMS_SOURCE_GGUF ? gguf_type(v, type, err) : folder_type(v, type, err);
     if (status == TMS_OK) status = tms_spec_parse(&spec, asked->n_types ? asked->types[0] : type, err);
     if (status != TMS_OK) return status;
@@ -495,6 +535,9 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
     pthread_mutex_destroy(&v.lock);
     tms_target_free(v.target);
     tms_imatrix_close(v.imatrix);
+    tms_pool_free(v.pool);
+    tms_kvs_free(&v.own);
+    json_decref(v.told);
     tms_source_close(v.file);
     tms_source_close(v.source);
     tms_arena_free(&v.arena);

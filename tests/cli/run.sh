@@ -76,6 +76,10 @@ cp "$scratch/three/pebble-q8_0.gguf" "$scratch/bad.gguf"
 printf x | dd of="$scratch/bad.gguf" bs=1 seek=3000000 conv=notrunc status=none
 expect verify_names_tensor_row_block 4 "^tensor 'blk\..*' \(q8_0\) row [0-9]+ block [0-9]+: " "$tamis" verify "$scratch/bad.gguf" --source models/pebble
 expect verify_needs_a_source 1 -- "$tamis" verify "$scratch/bad.gguf"
+expect manifest_is_written 0 '"sha256": "[0-9a-f]{64}"' bash -c "'$tamis' quantize models/pebble --to q8_0 -o '$scratch/told.gguf' --provenance --manifest '$scratch/told.json' -q && cat '$scratch/told.json'"
+expect verify_with_provenance 0 'same in every byte' "$tamis" verify "$scratch/told.gguf" --source models/pebble
+expect manifest_in_no_folder 3 'cannot be created' "$tamis" quantize models/pebble --to q8_0 -o "$scratch/told2.gguf" --manifest "$scratch/no/where.json"
+expect manifest_that_fails_leaves_nothing 1 '' test -e "$scratch/told2.gguf"
 expect explain_draws 0 '│ d │ dmin │ scales │ +q +│' "$tamis" explain q4_k
 expect explain_measures 0 '^  q4_k +4\.500 +7\.1[0-9] %$' "$tamis" explain Q4_K_M
 expect explain_compares 0 'integers of 4 bits, a scale for a group of 32 ' "$tamis" explain q4_k

@@ -414,7 +414,7 @@ static void llama3_scaling_is_found_from_its_table(void **state)
                  {10000, 4, 4, 2048, 64},   {500000, 8, 4, 64, 32},     {500000, 16, 8, 8192, 128},
                  {1e6, 10, 2.5, 5000, 96},  {500000, 2, 4, 131072, 128}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        float table[64];
+        float table[64], scratch_table[64];
         struct tms_config made = {.head_dim = cases[i].head_dim,
                                   .rope = {.kind = TMS_ROPE_LLAMA3,
                                            .theta = cases[i].theta,
@@ -424,13 +424,14 @@ static void llama3_scaling_is_found_from_its_table(void **state)
                                            .original_context = cases[i].context}};
         struct tms_config found = {.head_dim = cases[i].head_dim, .rope = {.theta = cases[i].theta}};
         assert_true(tms_rope_freqs(&made, table));
-        if (!tms_restore_llama3(&found, table, cases[i].head_dim / 2)) fail_msg("case %zu is not found", i);
+        if (!tms_restore_llama3(&found, table, cases[i].head_dim / 2, scratch_table))
+            fail_msg("case %zu is not found", i);
         assert_true(found.rope.factor == cases[i].factor && found.rope.high_freq_factor == cases[i].high &&
                     found.rope.low_freq_factor == 1);
         assert_int_equal(found.rope.original_context, cases[i].context);
         for (uint64_t k = 1; k < cases[i].head_dim / 2; k += 2) /* another library's pow */
             if (table[k] != 1 && table[k] != (float)cases[i].factor) table[k] = nextafterf(table[k], 2);
-        assert_true(tms_restore_llama3(&found, table, cases[i].head_dim / 2));
+        assert_true(tms_restore_llama3(&found, table, cases[i].head_dim / 2, scratch_table));
         assert_int_equal(found.rope.original_context, cases[i].context);
     }
 }
@@ -438,14 +439,14 @@ static void llama3_scaling_is_found_from_its_table(void **state)
 static void table_that_is_no_llama3_scaling_is_not_explained(void **state)
 {
     (void)state;
-    float table[32];
+    float table[32], scratch_table[32];
     struct tms_config config = {.head_dim = 64, .rope = {.theta = 500000}};
     for (size_t i = 0; i < 32; i++) table[i] = 1 + (float)i * 0.1f; /* as longrope has it */
-    assert_false(tms_restore_llama3(&config, table, 32));
+    assert_false(tms_restore_llama3(&config, table, 32, scratch_table));
     table[3] = NAN;
-    assert_false(tms_restore_llama3(&config, table, 32));
+    assert_false(tms_restore_llama3(&config, table, 32, scratch_table));
     for (size_t i = 0; i < 32; i++) table[i] = 1;
-    assert_true(tms_restore_llama3(&config, table, 32));
+    assert_true(tms_restore_llama3(&config, table, 32, scratch_table));
     assert_int_equal(config.rope.kind, TMS_ROPE_DEFAULT);
 }
 

@@ -4,10 +4,12 @@
 #include "support.h"
 
 #include <jansson.h>
+#include <tamis/tamis.h>
 
 #include "calib/imatrix.h"
 #include "file/gguf.h"
 #include "file/safetensors.h"
+#include "model/restore.h"
 
 static struct tms_error err;
 static long countdown = -1; /* allocations that still succeed; negative: all do */
@@ -202,6 +204,37 @@ static void gguf_layout_survives_failing_allocations(void **state)
     survives(lay_out_gguf, 8);
 }
 
+static struct tms_source *restored;
+
+static tms_status restore_folder(void)
+{
+    const struct tms_restore_options options = {.dtype = TMS_BF16};
+    struct tms_made_files files = {0};
+    struct tms_config config;
+    tms_status status = tms_restore_numbers(&config, restored, &options, &err);
+    if (status == TMS_OK) status = tms_restore_config(&files, restored, &config, &options, &err);
+    if (status == TMS_OK) status = tms_restore_tokenizer(&files, restored, &config, &options, &err);
+    tms_made_files_free(&files);
+    return status;
+}
+
+static void restoring_a_folder_survives_failing_allocations(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"arch/llama31", "arch/llama2"}; /* BPE and rope table; SentencePiece */
+    const char *types[] = {"f32"};
+    const struct tms_quantize_options options = {.types = types, .n_types = 1, .n_threads = 1};
+    for (size_t i = 0; i < 2; i++) {
+        const char *gguf = scratch("restored.gguf");
+        struct tms_result *results;
+        assert_ok(tms_convert(golden(folders[i]), gguf, &options, &results, NULL, NULL, &err), err);
+        tms_results_free(results, 1);
+        assert_ok(tms_source_open(&restored, gguf, NULL, NULL, &err), err);
+        survives(restore_folder, 30);
+        tms_source_close(restored);
+    }
+}
+
 /* jansson keeps the functions, so that these are not the wrapped names themselves. */
 static void *json_malloc(size_t n)
 {
@@ -222,6 +255,7 @@ int main(void)
         cmocka_unit_test(gguf_reader_survives_failing_allocations),
         cmocka_unit_test(imatrix_reader_survives_failing_allocations),
         cmocka_unit_test(gguf_layout_survives_failing_allocations),
+        cmocka_unit_test(restoring_a_folder_survives_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);

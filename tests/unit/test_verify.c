@@ -2,10 +2,13 @@
  * the numbers are those of the encoders. */
 #include "support.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <sys/stat.h>
 #include <tamis/tamis.h>
 
+#include "base/cpu.h"
+#include "base/sha256.h"
 #include "codec/bnb.h"
 #include "model/packed.h"
 
@@ -392,6 +395,137 @@ static void file_of_another_source_is_not_verified(void **state)
     assert_non_null(strstr(err.message, "is neither a GGUF file nor a folder for bitsandbytes"));
 }
 
+/* ---- where it comes from ---- */
+
+static json_t *load(const char *path)
+{
+    json_error_t problem;
+    json_t *json = json_load_file(path, 0, &problem);
+    if (!json) fail_msg("%s: %s", path, problem.text);
+    return json;
+}
+
+/* Every file that a list names has the size and the hash that it tells. */
+static void expect_true_hashes(const json_t *files, const char *dir, size_t n_files)
+{
+    size_t i;
+    json_t *file;
+    assert_int_equal(json_array_size(files), n_files);
+    json_array_foreach((json_t *)(uintptr_t)files, i, file)
+    {
+        char path[1400], hex[65];
+        size_t n;
+        snprintf(path, sizeof path, "%s/%s", dir, json_string_value(json_object_get(file, "name")));
+        uint8_t *bytes = read_whole(path, &n);
+        sha256_hex(bytes, n, hex);
+        free(bytes);
+        assert_int_equal(json_integer_value(json_object_get(file, "bytes")), n);
+        assert_string_equal(json_string_value(json_object_get(file, "sha256")), hex);
+    }
+}
+
+static void manifest_tells_true_hashes_recipe_and_errors(void **state)
+{
+    (void)state;
+    const char *const types[] = {"q4_k_m", "nf4:dq"};
+    char dir[1100], manifest[1100], folder[1300];
+    struct tms_result *results;
+    struct tms_error err;
+    snprintf(dir, sizeof dir, "%s", scratch("told"));
+    snprintf(manifest, sizeof manifest, "%s", scratch("told.json"));
+    snprintf(folder, sizeof folder, "%s/pebble-nf4-dq", dir);
+    const struct tms_quantize_options options = {.types = types, .n_types = 2, .pure = true, .manifest = manifest};
+    assert_ok(tms_quantize(pebble(), dir, &options, &results, NULL, NULL, &err), err);
+    json_t *told = load(manifest), *source = json_object_get(told, "source");
+    expect_true_hashes(json_object_get(source, "files"), pebble(), 8);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *output = json_array_get(json_object_get(told, "outputs"), i);
+        const json_t *recipe = json_object_get(output, "recipe"), *tensors = json_object_get(output, "tensors");
+        assert_string_equal(json_string_value(json_object_get(recipe, "to")), results[i].type);
+        assert_true(json_is_true(json_object_get(recipe, "pure")));
+        assert_true(json_is_true(json_object_get(output, "read_back")));
+        assert_true(json_real_value(json_object_get(output, "rms_error")) == results[i].rms_error);
+        assert_int_equal(json_array_size(tensors), results[i].n_tensors);
+        expect_true_hashes(json_object_get(output, "files"), i ? folder : dir, i ? 8 : 1);
+    }
+    json_decref(told);
+    tms_results_free(results, 2);
+}
+
+static void provenance_in_the_file_is_enough_to_verify_it(void **state)
+{
+    (void)state;
+    static const char *const overrides[] = {"tamis.test=int:7"}, *const tensor_types[] = {"ffn_down=q5_0"};
+    char file[1100], plain[1100];
+    const struct tms_quantize_options with = {.provenance = true,
+                                              .model_name = "Name",
+                                              .output_tensor_type = "q8_0",
+                                              .override_kv = overrides,
+                                              .n_override_kv = 1,
+                                              .tensor_types = tensor_types,
+                                              .n_tensor_types = 1};
+    struct tms_source *s;
+    struct tms_error err;
+    snprintf(file, sizeof file, "%s", scratch("told.gguf"));
+    snprintf(plain, sizeof plain, "%s", scratch("plain.gguf"));
+    run_one(pebble(), file, "q4_k_m", &with);
+    expect_verified(file, pebble(), "Q4_K_M");
+    assert_ok(tms_source_open(&s, file, NULL, NULL, &err), err);
+    const char *hash = tms_kv_as_string(tms_kvs_find(&s->gguf->kvs, "tamis.source.hash"));
+    char hex[65], path[1200];
+    size_t n;
+    snprintf(path, sizeof path, "%s/model.safetensors", pebble());
+    uint8_t *bytes = read_whole(path, &n);
+    sha256_hex(bytes, n, hex);
+    free(bytes);
+    assert_memory_equal(hash, "sha256:", 7);
+    assert_string_equal(hash + 7, hex);
+    tms_source_close(s);
+
+    /* another source: the hash tells, even where the bytes are the same */
+    char copy[1100], command[4200];
+    snprintf(copy, sizeof copy, "%s", scratch("Copy"));
+    snprintf(command, sizeof command,
+             "cp -r '%s' '%s' && sed -i '1s/\"format\":\"pt\"/\"format\":\"pq\"/' '%s/model.safetensors'", pebble(),
+             copy, copy);
+    assert_int_equal(system(command), 0);
+    struct tms_verify_result r = verify(file, copy, NULL);
+    assert_int_equal(r.n_findings, 1);
+    assert_non_null(strstr(first_finding, "tamis.source.hash is sha256:"));
+
+    /* requantized without: the keys tell about the source and go */
+    const struct tms_quantize_options again = {.allow_requantize = true};
+    run_one(file, plain, "q4_0", &again);
+    assert_ok(tms_source_open(&s, plain, NULL, NULL, &err), err);
+    assert_null(tms_kvs_find(&s->gguf->kvs, "tamis.recipe"));
+    tms_source_close(s);
+}
+
+static void sha256_in_any_pieces_equals_the_reference(void **state)
+{
+    (void)state;
+    enum { MOST = 300 };
+    uint8_t bytes[MOST];
+    uint64_t seed = 11;
+    for (int i = 0; i < MOST; i++) bytes[i] = (uint8_t)next_random(&seed);
+    for (int level = 0; level < 2; level++) {
+        for (size_t n = 0; n <= MOST; n++) {
+            char want[65], got[65];
+            struct tms_sha256 hash;
+            tms_sha256_begin(&hash);
+            for (size_t at = 0, piece; at < n; at += piece) {
+                piece = next_random(&seed) % 90;
+                if (piece > n - at) piece = n - at;
+                tms_sha256_add(&hash, bytes + at, piece);
+            }
+            tms_sha256_end(&hash, got);
+            sha256_hex(bytes, n, want);
+            assert_string_equal(got, want);
+        }
+        tms_cpu_force(TMS_CPU_SCALAR);
+    }
+}
+
 /* ---- explain ---- */
 
 static void every_type_is_explained_and_its_fields_fill_its_block(void **state)
@@ -457,8 +591,11 @@ int main(void)
         cmocka_unit_test(one_flipped_bit_is_named_by_tensor_row_and_block),
         cmocka_unit_test(changed_keys_and_copied_files_are_found),
         cmocka_unit_test(file_of_another_source_is_not_verified),
+        cmocka_unit_test(manifest_tells_true_hashes_recipe_and_errors),
+        cmocka_unit_test(provenance_in_the_file_is_enough_to_verify_it),
         cmocka_unit_test(every_type_is_explained_and_its_fields_fill_its_block),
         cmocka_unit_test(explained_errors_are_those_of_the_encoder),
+        cmocka_unit_test(sha256_in_any_pieces_equals_the_reference), /* last: lowers the CPU level */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
