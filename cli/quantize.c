@@ -62,6 +62,10 @@ static void print_table(const struct job *job, const struct tms_result *results,
     }
     table_end(&t, stdout);
     if (!dry) puts("seconds of a type: work on it, summed over threads; of all: by the clock, reading back included");
+    bool nested = false;
+    for (size_t i = 0; i < n; i++) nested |= strstr(results[i].type, ":dq") != NULL;
+    if (nested && !dry)
+        puts("rms error of :dq is told before the scales are quantized, too; `tamis diff` shows the whole");
     for (size_t i = 0; i < n; i++) {
         const struct tms_result *r = &results[i];
         if (r->n_fallbacks)

@@ -153,20 +153,20 @@ struct tms_quantize_options {
     uint64_t split_max_tensors; /* GGUF: tensors per file; 0: no limit */
     uint64_t max_shard_bytes;   /* Hugging Face folders: bytes per shard; 0: 50 GB, as transformers 5 */
     /* GGUF, as llama-quantize has them: */
-    const char *imatrix;        /* importance weights: a file of llama-imatrix, either format; or NULL */
+    const char *imatrix; /* importance weights: a file of llama-imatrix, either format; or NULL */
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
-    bool leave_output_tensor;   /* output.weight stays as it is */
+    bool leave_output_tensor;                              /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
     size_t n_tensor_types;
-    bool keep_split;            /* as many files as the source has */
+    bool keep_split;                /* as many files as the source has */
     const char *const *override_kv; /* "KEY=int|float|bool|str:VALUE" */
     size_t n_override_kv;
-    const char *prune_layers;   /* "3,4,11": layers to leave out; or NULL */
-    bool rules_of_2025;         /* mixtures and fallbacks as llama.cpp had them in February 2025 */
-    bool provenance;      /* GGUF: the keys tamis.version, tamis.recipe, tamis.source.hash */
-    const char *manifest; /* a file that gets sources, recipe and outputs with SHA-256 hashes as JSON; or NULL */
+    const char *prune_layers; /* "3,4,11": layers to leave out; or NULL */
+    bool rules_of_2025;       /* mixtures and fallbacks as llama.cpp had them in February 2025 */
+    bool provenance;          /* GGUF: the keys tamis.version, tamis.recipe, tamis.source.hash */
+    const char *manifest;     /* a file that gets sources, recipe and outputs with SHA-256 hashes as JSON; or NULL */
     tms_line_fn warning;
     void *warning_ctx;
     tms_progress_fn progress;
@@ -182,10 +182,10 @@ struct tms_result {
     uint64_t n_parameters;
     size_t n_tensors;
     size_t n_quantized, n_kept, n_fallbacks; /* tensors */
-    double rms_error;                        /* sqrt(mean (decoded - source)^2) over all weights */
-    double rms_weight;                       /* sqrt(mean source^2) */
-    double thread_seconds;                   /* encoding, comparing, writing, summed over threads */
-    bool verified;                           /* read back: headers parse, every byte is the one encoded */
+    double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights; with :dq before absmax is quantized */
+    double rms_weight;     /* sqrt(mean source^2) */
+    double thread_seconds; /* encoding, comparing, writing, summed over threads */
+    bool verified;         /* read back: headers parse, every byte is the one encoded */
 };
 
 /* Writes `model` in every one of the types from one read. One type: `out` is the file (GGUF) or folder to write.

@@ -19,6 +19,7 @@
 #if defined(__x86_64__)
 #include <float.h>
 #include <immintrin.h>
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 

@@ -161,10 +161,10 @@ INLINE F NAME(limit)(F d, int left)
 /* Set in a chosen point that is not nearer than all others by the margin. */
 #define CLOSE 0x80000000u
 
-/* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group, with CLOSE where it is;
- * `is_short` says that the list has at most eight. */
+/* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group. `is_short`: the list has
+ * at most eight. `marks`: with CLOSE where it is. */
 INLINE void NAME(choose)(const struct NAME(group) * g, int group, int bits, const uint32_t *restrict near, int count,
-                         bool is_short, F scales, uint32_t chosen[CHOICES])
+                         bool is_short, bool marks, F scales, uint32_t chosen[CHOICES])
 {
     F table[8];
     const F q = scales * NAME(odd_table)(bits);
@@ -190,24 +190,27 @@ INLINE void NAME(choose)(const struct NAME(group) * g, int group, int bits, cons
         I less = d < best;
         from = (less & j) | (~less & from);
 #endif
-        second = NAME(minimum)(second, NAME(maximum)(best, d));
+        if (marks) second = NAME(minimum)(second, NAME(maximum)(best, d));
         best = NAME(minimum)(best, d);
     }
-    const F least = NAME(least_of_eight)(best), near_least = least + g->margin;
-    const unsigned equal = NAME(not_above)(best, least), close = NAME(not_above)(best, near_least);
-    const unsigned close_seconds = is_short ? 0 : NAME(not_above)(second, near_least);
+    /* One bit for each eight lanes: that is the point, and nothing is close to it. */
+    const F least = NAME(least_of_eight)(best), near_least = marks ? least + g->margin : least;
+    const unsigned close = NAME(not_above)(best, near_least);
+    const unsigned close_seconds = marks && !is_short ? NAME(not_above)(second, near_least) : 0;
     for (int k = 0; k < CHOICES; k++) {
-        unsigned mine = equal >> 8 * k & 0xff, others = close >> 8 * k & 0xff;
-        int lane = __builtin_ctz(mine);
-        int position = is_short ? lane : from[8 * k + lane] + lane;
-        /* The first of equals; seldom more than one. */
-        if (!is_short)
-            for (unsigned more = mine & (mine - 1); more; more &= more - 1) {
-                int other = __builtin_ctz(more);
-                if (from[8 * k + other] + other < position) position = from[8 * k + other] + other;
+        const unsigned lanes = close >> 8 * k & 0xff;
+        int lane = __builtin_ctz(lanes), position = is_short ? lane : from[8 * k + lane] + lane;
+        uint32_t mark = close_seconds >> 8 * k & 0xff ? CLOSE : 0;
+        if (__builtin_expect((lanes & (lanes - 1)) != 0, 0)) {
+            /* Of several with the least distance, the first in the list. */
+            mark = CLOSE;
+            position = INT_MAX;
+            for (unsigned equal = NAME(not_above)(best, least) >> 8 * k & 0xff; equal; equal &= equal - 1) {
+                lane = __builtin_ctz(equal);
+                position = from[8 * k + lane] + lane < position ? from[8 * k + lane] + lane : position;
             }
-        bool is_close = ((others & (others - 1)) | (close_seconds >> 8 * k & 0xff)) != 0;
-        chosen[k] = near[position] | (is_close ? CLOSE : 0);
+        }
+        chosen[k] = near[position] | (marks ? mark : 0);
     }
 }
 
@@ -264,7 +267,7 @@ INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *
 
 /* The points for CHOICES candidates of a run. */
 INLINE void NAME(choose_some)(const struct NAME(group) * g, const struct NAME(run) * r, int group, int bits,
-                              bool is_short, float first, float second, uint32_t chosen[CHOICES])
+                              bool is_short, bool marks, float first, float second, uint32_t chosen[CHOICES])
 {
 #if LANES == 16
     F scales = (F)_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(second), 1);
@@ -272,7 +275,7 @@ INLINE void NAME(choose_some)(const struct NAME(group) * g, const struct NAME(ru
     (void)second;
     F scales = NAME(splat)(first);
 #endif
-    NAME(choose)(g, group, bits, r->near, (int)r->count, is_short, scales, chosen);
+    NAME(choose)(g, group, bits, r->near, (int)r->count, is_short, marks, scales, chosen);
 }
 
 /* The points for the ends of the runs of a bucket. */
@@ -284,8 +287,8 @@ INLINE void NAME(choose_ends)(struct NAME(runs) * runs, int bucket, const struct
         uint32_t chosen[2];
         const struct NAME(group) *g = &groups[r->group];
         const float first = scales[r->first], last = scales[r->last];
-        NAME(choose_some)(g, r, group, bits, bucket == 0, first, last, chosen);
-        if (CHOICES == 1) NAME(choose_some)(g, r, group, bits, bucket == 0, last, last, chosen + 1);
+        NAME(choose_some)(g, r, group, bits, bucket == 0, true, first, last, chosen);
+        if (CHOICES == 1) NAME(choose_some)(g, r, group, bits, bucket == 0, true, last, last, chosen + 1);
         r->left = chosen[0];
         r->right = chosen[1];
     }
@@ -300,20 +303,22 @@ INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) *
     uint16_t open[2][NAME(MAX_RUNS)]; /* with short lists, with long ones */
     uint32_t n_open[2] = {0, 0};
     for (uint32_t i = 0; i < runs->n; i++) {
-        const struct NAME(run) *r = &runs->all[i];
-        const I left = (I){0} + (int32_t)r->left;
+        const struct NAME(run) r = runs->all[i];
+        uint32_t *row = points[r.group];
+        const I left = (I){0} + (int32_t)r.left;
         /* Stores whole vectors; the runs that follow write over what is too much. */
-        for (uint32_t c = r->first; c <= r->last; c += LANES) memcpy(&points[r->group][c], &left, sizeof left);
-        points[r->group][r->last] = r->right;
-        const bool is_long = r->count > 8;
+        for (uint32_t c = r.first; c <= r.last; c += LANES) memcpy(row + c, &left, sizeof left);
+        row[r.last] = r.right;
+        const bool is_long = r.count > 8;
         open[is_long][n_open[is_long]] = (uint16_t)i;
-        n_open[is_long] += (r->last - r->first > 1) & !(r->left == r->right && !(r->left & CLOSE));
+        n_open[is_long] += (r.last - r.first > 1) & !(r.left == r.right && !(r.left & CLOSE));
     }
     for (int is_long = 0; is_long < 2; is_long++)
         for (uint32_t i = 0; i < n_open[is_long]; i++) {
-            const struct NAME(run) *r = &runs->all[open[is_long][i]];
-            for (uint32_t c = r->first + 1; c < r->last; c += CHOICES) NAME(choose_some)
-            (&groups[r->group], r, group, bits, !is_long, scales[c], scales[c + CHOICES - 1], &points[r->group][c]);
+            const struct NAME(run) r = runs->all[open[is_long][i]];
+            uint32_t *row = points[r.group];
+            for (uint32_t c = r.first + 1; c < r.last; c += CHOICES) NAME(choose_some)
+            (&groups[r.group], &r, group, bits, !is_long, false, scales[c], scales[c + CHOICES - 1], row + c);
         }
 }
 
@@ -323,8 +328,8 @@ INLINE uint32_t NAME(choose_one)(const struct NAME(group) * g, int group, int bi
 {
     uint32_t chosen[CHOICES];
     if (count == 1) return near[0];
-    NAME(choose)(g, group, bits, near, count, count <= 8, NAME(splat)(scale), chosen);
-    return chosen[0] & ~CLOSE;
+    NAME(choose)(g, group, bits, near, count, count <= 8, false, NAME(splat)(scale), chosen);
+    return chosen[0];
 }
 
 /* Places that all candidates round a group to. */

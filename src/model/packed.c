@@ -50,8 +50,7 @@ static tms_status find_nested(const struct tms_source *s, const struct tms_tenso
     const struct tms_tensor *absmax = part_of(s, name, ".nested_absmax"), *map = part_of(s, name, ".nested_quant_map");
     json_int_t block = json_integer_value(json_object_get(json, "nested_blocksize"));
     const json_t *offset = json_object_get(json, "nested_offset");
-    if (!absmax || !map)
-        return bad_state(s, state, "nested_absmax or nested_quant_map of its weight is missing", err);
+    if (!absmax || !map) return bad_state(s, state, "nested_absmax or nested_quant_map of its weight is missing", err);
     if (block < 1 || block > 1 << 20 || !json_is_number(offset))
         return bad_state(s, state, "nested_blocksize or nested_offset is missing or no number that makes sense", err);
     packed->nested = true;
@@ -134,8 +133,8 @@ static tms_status find_eight_bits(struct tms_source *s, struct tms_tensor *weigh
     if (status != TMS_OK) return status;
     struct tms_packed *packed = tms_arena_alloc(&s->arena, sizeof *packed);
     if (!packed) return tms_fail_memory(err, sizeof *packed);
-    *packed = (struct tms_packed){
-        .eight = true, .shape = {weight->rows, weight->cols}, .absmax = (size_t)(scb - s->tensors)};
+    *packed =
+        (struct tms_packed){.eight = true, .shape = {weight->rows, weight->cols}, .absmax = (size_t)(scb - s->tensors)};
     weight->packed = packed;
     return TMS_OK;
 }

@@ -27,8 +27,8 @@ struct tms_tensor {
     uint64_t n_weights; /* that it stands for: n_elems, or more where several share a byte */
     uint32_t file;
     uint64_t offset, bytes;
-    size_t scale;  /* FP8: index of the tensor of block scales, else TMS_NO_SCALE */
-    bool is_scale; /* belongs to another tensor and is no weight of its own */
+    size_t scale;                    /* FP8: index of the tensor of block scales, else TMS_NO_SCALE */
+    bool is_scale;                   /* belongs to another tensor and is no weight of its own */
     const struct tms_packed *packed; /* bitsandbytes: how the bytes stand for n_weights values (packed.h), else NULL */
 };
 

@@ -79,10 +79,10 @@ struct tms_target {
 
 struct tms_target_options {
     const struct tms_quantize_options *user; /* what the caller asked for */
-    bool converter;    /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
-    bool convert_auto; /* the matrices' type is that of the source (bf16 or f16) */
-    bool preview;      /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
-    const struct tms_kvs *extra;       /* GGUF: keys that go behind all others, or NULL */
+    bool converter;              /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
+    bool convert_auto;           /* the matrices' type is that of the source (bf16 or f16) */
+    bool preview;                /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
+    const struct tms_kvs *extra; /* GGUF: keys that go behind all others, or NULL */
     const struct tms_imatrix *imatrix; /* importance weights, or NULL; lives as long as the target */
     tms_report_fn warn;
     void *warn_ctx;
