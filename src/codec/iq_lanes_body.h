@@ -7,6 +7,10 @@ typedef int32_t NAME(I) __attribute__((vector_size(4 * LANES)));
 #define I      NAME(I)
 #define INLINE TARGET static inline __attribute__((always_inline))
 
+#define GROUP struct NAME(group)
+#define RUN   struct NAME(run)
+#define RUNS  struct NAME(runs)
+
 /* Choices at once: each has eight lanes. */
 #define CHOICES (LANES / 8)
 
@@ -163,8 +167,8 @@ INLINE F NAME(limit)(F d, int left)
 
 /* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group. `is_short`: the list has
  * at most eight. `marks`: with CLOSE where it is. */
-INLINE void NAME(choose)(const struct NAME(group) * g, int group, int bits, const uint32_t *restrict near, int count,
-                         bool is_short, bool marks, F scales, uint32_t chosen[CHOICES])
+INLINE void NAME(choose)(const GROUP *g, int group, int bits, const uint32_t *restrict near, int count, bool is_short,
+                         bool marks, F scales, uint32_t chosen[CHOICES])
 {
     F table[8];
     const F q = scales * NAME(odd_table)(bits);
@@ -226,14 +230,14 @@ struct NAME(run) {
  * equal length run best. Loops over short lists, and hardly a branch in them: most of them would be mispredicted. */
 enum { NAME(BUCKETS) = 4, NAME(MAX_RUNS) = TMS_IQ_MAX_GROUPS * MAX_CANDIDATES };
 struct NAME(runs) {
-    struct NAME(run) all[NAME(MAX_RUNS)];
+    RUN all[NAME(MAX_RUNS)];
     uint16_t buckets[NAME(BUCKETS)][NAME(MAX_RUNS)];
     uint32_t n, n_in[NAME(BUCKETS)];
 };
 
 /* places[g][c + 1] is that of candidate c. */
-INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *grid, int32_t (*places)[ROW + 1],
-                            int n_groups, int n_candidates)
+INLINE void NAME(find_runs)(RUNS *runs, const struct tms_iq_grid *grid, int32_t (*places)[ROW + 1], int n_groups,
+                            int n_candidates)
 {
     memset(runs->n_in, 0, sizeof runs->n_in);
     uint32_t n = 0;
@@ -248,7 +252,7 @@ INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *
         uint64_t lasts = (starts & (((uint64_t)1 << n_candidates) - 1)) >> 1 | (uint64_t)1 << (n_candidates - 1);
         for (uint32_t first = 0; lasts; lasts &= lasts - 1) {
             const struct tms_iq_place *at = &grid->places[places[g][first + 1]];
-            struct NAME(run) *r = &runs->all[n];
+            RUN *r = &runs->all[n];
             r->group = (uint32_t)g;
             r->first = first;
             r->last = (uint32_t)__builtin_ctzll(lasts);
@@ -266,8 +270,8 @@ INLINE void NAME(find_runs)(struct NAME(runs) * runs, const struct tms_iq_grid *
 }
 
 /* The points for CHOICES candidates of a run. */
-INLINE void NAME(choose_some)(const struct NAME(group) * g, const struct NAME(run) * r, int group, int bits,
-                              bool is_short, bool marks, float first, float second, uint32_t chosen[CHOICES])
+INLINE void NAME(choose_some)(const GROUP *g, const RUN *r, int group, int bits, bool is_short, bool marks, float first,
+                              float second, uint32_t chosen[CHOICES])
 {
 #if LANES == 16
     F scales = (F)_mm512_insertf32x8(_mm512_set1_ps(first), _mm256_set1_ps(second), 1);
@@ -279,13 +283,13 @@ INLINE void NAME(choose_some)(const struct NAME(group) * g, const struct NAME(ru
 }
 
 /* The points for the ends of the runs of a bucket. */
-INLINE void NAME(choose_ends)(struct NAME(runs) * runs, int bucket, const struct NAME(group) * groups, int group,
-                              int bits, const float *restrict scales)
+INLINE void NAME(choose_ends)(RUNS *runs, int bucket, const GROUP *groups, int group, int bits,
+                              const float *restrict scales)
 {
     for (uint32_t i = 0; i < runs->n_in[bucket]; i++) {
-        struct NAME(run) *r = &runs->all[runs->buckets[bucket][i]];
+        RUN *r = &runs->all[runs->buckets[bucket][i]];
         uint32_t chosen[2];
-        const struct NAME(group) *g = &groups[r->group];
+        const GROUP *g = &groups[r->group];
         const float first = scales[r->first], last = scales[r->last];
         NAME(choose_some)(g, r, group, bits, bucket == 0, true, first, last, chosen);
         if (CHOICES == 1) NAME(choose_some)(g, r, group, bits, bucket == 0, true, last, last, chosen + 1);
@@ -297,13 +301,13 @@ INLINE void NAME(choose_ends)(struct NAME(runs) * runs, int bucket, const struct
 /* Points of all candidates. Where the ends of a run have the same point, those between have it; where not, all are
  * searched. (To search for the change instead, by halves or where the ends predict it, takes fewer steps and longer:
  * they wait for each other.) */
-INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) * groups, int group, int bits,
-                            const float *restrict scales, uint32_t (*points)[ROW])
+INLINE void NAME(fill_runs)(RUNS *runs, const GROUP *groups, int group, int bits, const float *restrict scales,
+                            uint32_t (*points)[ROW])
 {
     uint16_t open[2][NAME(MAX_RUNS)]; /* with short lists, with long ones */
     uint32_t n_open[2] = {0, 0};
     for (uint32_t i = 0; i < runs->n; i++) {
-        const struct NAME(run) r = runs->all[i];
+        const RUN r = runs->all[i];
         uint32_t *row = points[r.group];
         const I left = (I){0} + (int32_t)r.left;
         /* Stores whole vectors; the runs that follow write over what is too much. */
@@ -315,16 +319,18 @@ INLINE void NAME(fill_runs)(struct NAME(runs) * runs, const struct NAME(group) *
     }
     for (int is_long = 0; is_long < 2; is_long++)
         for (uint32_t i = 0; i < n_open[is_long]; i++) {
-            const struct NAME(run) r = runs->all[open[is_long][i]];
+            const RUN r = runs->all[open[is_long][i]];
             uint32_t *row = points[r.group];
-            for (uint32_t c = r.first + 1; c < r.last; c += CHOICES) NAME(choose_some)
-            (&groups[r.group], &r, group, bits, !is_long, false, scales[c], scales[c + CHOICES - 1], row + c);
+            for (uint32_t c = r.first + 1; c < r.last; c += CHOICES) {
+                const float first = scales[c], second = scales[c + CHOICES - 1];
+                NAME(choose_some)(&groups[r.group], &r, group, bits, !is_long, false, first, second, row + c);
+            }
         }
 }
 
 /* One scale for one group. */
-INLINE uint32_t NAME(choose_one)(const struct NAME(group) * g, int group, int bits, const uint32_t *restrict near,
-                                 int count, float scale)
+INLINE uint32_t NAME(choose_one)(const GROUP *g, int group, int bits, const uint32_t *restrict near, int count,
+                                 float scale)
 {
     uint32_t chosen[CHOICES];
     if (count == 1) return near[0];
@@ -333,7 +339,7 @@ INLINE uint32_t NAME(choose_one)(const struct NAME(group) * g, int group, int bi
 }
 
 /* Places that all candidates round a group to. */
-INLINE void NAME(find_places)(const struct NAME(group) * g, int group, const float *restrict inverses, int n_candidates,
+INLINE void NAME(find_places)(const GROUP *g, int group, const float *restrict inverses, int n_candidates,
                               int32_t *restrict places)
 {
     const int levels = group == 8 ? 3 : 8;
@@ -450,16 +456,16 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
         if (reach <= 0) return false;
     }
 
+    static const float count_up[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     float inverses[ROW], scales[ROW];
     for (int c = 0; c < n_candidates; c += LANES) {
-        F k;
-        for (int lane = 0; lane < LANES; lane++) k[lane] = (float)(c + lane - rule->last);
+        const F k = NAME(load)(count_up) + (float)(c - rule->last);
         F inverse = (steps + k * rule->step) / reach, s = 1.0f / inverse;
         memcpy(inverses + c, &inverse, sizeof inverse);
         memcpy(scales + c, &s, sizeof s);
     }
 
-    struct NAME(group) groups[TMS_IQ_MAX_GROUPS];
+    GROUP groups[TMS_IQ_MAX_GROUPS];
     int32_t places[TMS_IQ_MAX_GROUPS][ROW + 1]; /* of candidate c in [c + 1] */
     uint32_t points[TMS_IQ_MAX_GROUPS][ROW];
     const float m = scales[0] * steps + magnitude;
@@ -474,9 +480,10 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
         const bool far_from_limits = m > 1e-10f && m < 1e10f && sum_wmm > 1e-20f && sum_wmm < 1e30f;
         groups[g].margin = far_from_limits ? 1e-5f * sum_wmm : INFINITY;
         places[g][0] = -1;
+        memset(&points[g][n_candidates], 0, LANES * sizeof points[g][0]); /* what is left of the last vector */
         NAME(find_places)(&groups[g], group, inverses, n_candidates, places[g] + 1);
     }
-    struct NAME(runs) runs;
+    RUNS runs;
     NAME(find_runs)(&runs, grid, places, n_groups, n_candidates);
     for (int bucket = 0; bucket < NAME(BUCKETS); bucket++)
         NAME(choose_ends)(&runs, bucket, groups, group, bits, scales);
@@ -553,5 +560,8 @@ TARGET static bool NAME(search_block)(const struct tms_iq_rule *rule, const stru
 #undef F
 #undef I
 #undef INLINE
+#undef GROUP
+#undef RUN
+#undef RUNS
 #undef CHOICES
 #undef CLOSE
