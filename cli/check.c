@@ -1,22 +1,6 @@
 /* tamis check: find what is broken before hours of work. */
 #include "cli.h"
 
-struct findings {
-    bool json;
-    json_t *lines;
-    struct progress_bar *bar;
-};
-
-static void show_finding(void *ctx, const char *line)
-{
-    struct findings *f = ctx;
-    progress_end(f->bar);
-    if (f->json)
-        json_array_append_new(f->lines, json_string(line));
-    else
-        puts(line);
-}
-
 int run_check(const struct command *self, int argc, char **argv)
 {
     struct common common;

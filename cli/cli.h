@@ -109,6 +109,14 @@ void progress_show(void *bar, const struct tms_progress *progress);
 /* Clears the line. */
 void progress_end(struct progress_bar *bar);
 
+/* Findings of a check: lines on standard output, or, for --json, gathered. ctx: struct findings. */
+struct findings {
+    bool json;
+    json_t *lines;
+    struct progress_bar *bar; /* cleared before a line is printed */
+};
+void show_finding(void *findings, const char *line);
+
 /* Warnings: "tamis: warning: …" on standard error. ctx: struct common. */
 void show_warning(void *common, const char *line);
 

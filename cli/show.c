@@ -161,6 +161,16 @@ void progress_end(struct progress_bar *bar)
     bar->shown = false;
 }
 
+void show_finding(void *ctx, const char *line)
+{
+    struct findings *f = ctx;
+    progress_end(f->bar);
+    if (f->json)
+        json_array_append_new(f->lines, json_string(line));
+    else
+        puts(line);
+}
+
 void show_warning(void *ctx, const char *line)
 {
     const struct common *common = ctx;

@@ -1,22 +1,6 @@
 /* tamis verify: does this file come from that source? */
 #include "cli.h"
 
-struct findings {
-    bool json;
-    json_t *lines;
-    struct progress_bar *bar;
-};
-
-static void show_finding(void *ctx, const char *line)
-{
-    struct findings *f = ctx;
-    progress_end(f->bar);
-    if (f->json)
-        json_array_append_new(f->lines, json_string(line));
-    else
-        puts(line);
-}
-
 static json_t *document(const char *file, const char *source, const struct tms_verify_result *r, json_t *lines)
 {
     json_t *first = r->n_differing ? json_pack("{s:s, s:I, s:I}", "tensor", r->tensor, "row", (json_int_t)r->row,

@@ -46,7 +46,7 @@ static bool is_linear(const char *name, uint32_t n_dims)
 
 static bool is_float(enum tms_type type)
 {
-    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64 || type == TMS_F8_E4M3;
+    return tms_is_plain_float(type) || type == TMS_F8_E4M3;
 }
 
 /* The torch type that a weight has before it is quantized: FP8 with scales is loaded as bfloat16. */

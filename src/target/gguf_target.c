@@ -154,11 +154,6 @@ static void assign_converter_types(struct plan *p, enum tms_type type)
     }
 }
 
-static bool is_float(enum tms_type type)
-{
-    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64;
-}
-
 static struct tms_mixture_model mixture_model(const struct tms_source *s)
 {
     struct tms_mixture_model m = {.arch = ""};
@@ -474,7 +469,8 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (p->options->user->keep_split) out->file = source->file;
     bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE;
     /* Widening to a float loses nothing more; quantizing anew does. */
-    bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !is_float(source->type) && !is_float(from->type);
+    bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !tms_is_plain_float(source->type) &&
+                 !tms_is_plain_float(from->type);
     if (again && !p->options->user->allow_requantize)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
@@ -509,7 +505,7 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     route->codec = codec;
     route->weights = weights;
     route->permute_heads = from->permute_heads;
-    if (is_float(from->type))
+    if (tms_is_plain_float(from->type))
         t->n_kept++;
     else
         t->n_quantized++;

@@ -19,8 +19,7 @@ struct plan {
 
 static bool is_float(enum tms_type type)
 {
-    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64 || type == TMS_F8_E4M3 ||
-           type == TMS_F8_E5M2;
+    return tms_is_plain_float(type) || type == TMS_F8_E4M3 || type == TMS_F8_E5M2;
 }
 
 static tms_status add_route(struct plan *p, size_t index, const char *name, enum tms_type type, uint64_t permuted_heads)

@@ -93,7 +93,7 @@ static uint64_t unit_of(const struct run *r, const struct work *w)
 static bool needs_decoding(const struct run *r, const struct work *w)
 {
     enum tms_type type = w->tensor->type;
-    if (type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64) return true;
+    if (tms_is_plain_float(type)) return true;
     for (size_t u = 0; u < w->n_uses; u++)
         if (r->uses[w->first_use + u].route->kind != TMS_ROUTE_COPY) return true;
     return false;

@@ -115,6 +115,12 @@ tms_status tms_target_write_side_files(const struct tms_target *t, const char *d
 void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,
                          const float *offset);
 
+/* F16, BF16, F32, F64: a number by itself, without scales. */
+static inline bool tms_is_plain_float(enum tms_type type)
+{
+    return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64;
+}
+
 /* Appends; NULL if memory is short. */
 struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name, enum tms_type type, uint32_t n_dims,
                                           const uint64_t *shape);
