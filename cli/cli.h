@@ -28,6 +28,7 @@ int run_llama_quantize(const struct command *self, int argc, char **argv);
 int run_diff(const struct command *self, int argc, char **argv);
 int run_verify(const struct command *self, int argc, char **argv);
 int run_explain(const struct command *self, int argc, char **argv);
+int run_run(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
@@ -35,7 +36,10 @@ int run_types(const struct command *self, int argc, char **argv);
 enum option_kind {
     OPTION_FLAG,  /* bool * */
     OPTION_TEXT,  /* const char ** */
+    OPTION_ANY,   /* const char **: a text that may be empty */
     OPTION_COUNT, /* uint64_t *: a whole number */
+    OPTION_LIMIT, /* uint64_t *: a whole number, or -1: UINT64_MAX */
+    OPTION_REAL,  /* double * */
     OPTION_SIZE,  /* uint64_t *: a number of bytes, 2G or 500M (powers of 1000) */
     OPTION_LIST,  /* struct texts *: may be given several times */
 };

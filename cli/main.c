@@ -20,6 +20,8 @@ static const struct command commands[] = {
      "tamis verify out/pebble-q4_k_m.gguf --source models/pebble", run_verify},
     {"explain", "TYPE [--model MODEL] [--tensor NAME]", "show how a type works and what it does to real weights",
      "tamis explain q4_k", run_explain},
+    {"run", "MODEL -p TEXT [-n N] | --ids IDS --logits OUT", "continue a text, or write the logits of token ids",
+     "tamis run models/pebble -p 'The emperor' -n 48 --temp 0", run_run},
     {"types", "", "list the types of files and of tensors", "tamis types", run_types},
 };
 

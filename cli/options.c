@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,15 @@ static bool parse_count(const char *text, uint64_t *out)
     unsigned long long n = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno) return false;
     *out = n;
+    return true;
+}
+
+static bool parse_real(const char *text, double *out)
+{
+    char *end;
+    double x = strtod(text, &end);
+    if (end == text || *end || !isfinite(x)) return false;
+    *out = x;
     return true;
 }
 
@@ -106,7 +116,13 @@ static bool take_value(const struct option *o, const char *value)
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)o->to = true; return true;
     case OPTION_TEXT: *(const char **)o->to = value; return *value != '\0';
+    case OPTION_ANY: *(const char **)o->to = value; return true;
     case OPTION_COUNT: return parse_count(value, o->to);
+    case OPTION_LIMIT:
+        if (strcmp(value, "-1") != 0) return parse_count(value, o->to);
+        *(uint64_t *)o->to = UINT64_MAX;
+        return true;
+    case OPTION_REAL: return parse_real(value, o->to);
     case OPTION_SIZE: return parse_size(value, o->to);
     case OPTION_LIST: {
         struct texts *list = o->to;

@@ -286,6 +286,113 @@ struct tms_verify_result {
 tms_status tms_verify(const char *file, const char *source, const struct tms_verify_options *options,
                       struct tms_verify_result *result, struct tms_error *err);
 
+/* ---- running a model ------------------------------------------------------------------------------------------- */
+
+/* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
+ * f32. Results are the same bits for any number of threads. One call at a time. */
+struct tms_session;
+
+struct tms_session_options {
+    unsigned n_threads; /* 0: all processors */
+    uint64_t context;   /* positions at most; 0: those that the model was made for */
+    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16" */
+    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for those from 6.0 on */
+    tms_line_fn warning;
+    void *warning_ctx;
+};
+
+/* `model` as in tms_model_open. TMS_EINPUT if it has no weights, lacks a tensor or is of an architecture or a type that
+ * tamis cannot run. */
+tms_status tms_session_open(struct tms_session **out, const char *model, const struct tms_session_options *options,
+                            struct tms_error *err);
+void tms_session_close(struct tms_session *session); /* NULL is allowed */
+
+struct tms_session_info {
+    uint64_t context, model_context; /* as in the options; what the model was made for, 0 if it does not say */
+    uint64_t n_vocab, n_layers, hidden;
+    uint64_t weight_bytes; /* as stored */
+    uint64_t cache_bytes;  /* if the whole context is used */
+};
+void tms_session_describe(const struct tms_session *session, struct tms_session_info *info);
+
+/* A text, or token ids (if `ids` is not NULL). Texts need a model with a tokenizer. */
+struct tms_prompt {
+    const char *text; /* UTF-8 */
+    size_t text_bytes;
+    const int32_t *ids;
+    size_t n_ids;
+    bool no_special;       /* without the tokens that the tokenizer puts before a text */
+    bool no_parse_special; /* the texts of special tokens in it are plain text: for input that is not trusted */
+};
+
+/* Writes the logits of every token of a prompt into a safetensors file: "logits", F32 [tokens, vocabulary]; with
+ * hidden_states also "hidden_states", F32 [layers + 1, tokens, hidden]: embeddings, then the state after each layer,
+ * the last one after the final norm, as transformers gives them. The file appears complete or not at all. TMS_EINPUT if
+ * something in it is not finite. */
+struct tms_logits_options {
+    bool hidden_states;
+    tms_progress_fn progress; /* bytes of weights */
+    void *progress_ctx;
+};
+tms_status tms_session_logits(struct tms_session *session, const struct tms_prompt *prompt, const char *path,
+                              const struct tms_logits_options *options, uint64_t *n_tokens, struct tms_error *err);
+
+/* How the next token is chosen, in this order. All zero: always the most probable one. */
+struct tms_sampling {
+    double repeat_penalty;  /* logits of recent tokens are divided by it (multiplied if negative); 0 or 1: off */
+    uint64_t repeat_last_n; /* how many tokens are recent, those of the prompt included */
+    uint64_t top_k;         /* only the k most probable; 0: all */
+    double top_p;           /* of those the fewest whose probabilities reach p together; 0 or 1: all */
+    double min_p;           /* of those the ones with at least this share of the best one's probability; 0: all */
+    double temperature;     /* logits are divided by it; 0: the most probable one */
+    uint64_t seed;          /* the same seed gives the same text, on every machine */
+};
+/* What llama.cpp's users are used to: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalty (over 64). */
+extern const struct tms_sampling tms_sampling_usual;
+
+enum tms_stop {
+    TMS_STOP_LENGTH,    /* max_tokens were made */
+    TMS_STOP_END,       /* the model ended its text */
+    TMS_STOP_TEXT,      /* one of the stop texts came */
+    TMS_STOP_CONTEXT,   /* no room for another token */
+    TMS_STOP_CALLER,    /* the caller's function wanted no more */
+    TMS_STOP_CANCELLED, /* tms_cancel */
+};
+/* "length", "end", "stop text", "context", "caller", "interrupted" */
+const char *tms_stop_name(enum tms_stop stop);
+
+/* Gets text as it comes, whole UTF-8 characters, n > 0; false ends the text. */
+typedef bool (*tms_text_fn)(void *ctx, const char *text, size_t n);
+
+struct tms_generate_options {
+    uint64_t max_tokens; /* UINT64_MAX: until something else ends it */
+    struct tms_sampling sampling;
+    const char *const *stops; /* texts that end the answer and are not part of it */
+    size_t n_stops;
+    bool ignore_end;   /* tokens that end a text are as any other */
+    bool show_special; /* the texts of special tokens are shown */
+    tms_text_fn text;  /* or NULL */
+    void *text_ctx;
+};
+
+struct tms_generation {
+    char *text; /* UTF-8 with a NUL behind it; NULL if the prompt was ids and the model has no tokenizer */
+    size_t text_bytes;
+    int32_t *ids; /* without the token that ended the text */
+    size_t n_ids;
+    size_t n_prompt; /* tokens of it */
+    size_t n_reused; /* of those, known from the session's last text */
+    enum tms_stop stop;
+    size_t stop_index;                    /* which of the stop texts, for TMS_STOP_TEXT */
+    double prompt_seconds, token_seconds; /* reading the prompt, up to the first logits; everything after that */
+};
+/* Continues a prompt. Keys and values of the beginning that it shares with the session's last text are used again: an
+ * answer to a longer conversation starts where the last one ended. */
+tms_status tms_session_generate(struct tms_session *session, const struct tms_prompt *prompt,
+                                const struct tms_generate_options *options, struct tms_generation *out,
+                                struct tms_error *err);
+void tms_generation_free(struct tms_generation *generation);
+
 /* ---- how types work ------------------------------------------------------------------------------------------ */
 
 /* Consecutive bytes of a block. */
