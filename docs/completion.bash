@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain run types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -21,6 +21,7 @@ _tamis()
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
     --source|--model|--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
     case $command in
@@ -31,6 +32,8 @@ _tamis()
     diff) options="--all" ;;
     verify) options="--source --to --imatrix --model-name --pre" ;;
     explain) options="--model --tensor" ;;
+    run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
+        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --llm-int8 --logits --hidden" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

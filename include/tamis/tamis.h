@@ -296,7 +296,8 @@ struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
     const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16" */
-    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for those from 6.0 on */
+    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
+                         * the pass reaches 6.0; results then depend on how tokens are cut into passes */
     tms_line_fn warning;
     void *warning_ctx;
 };
