@@ -238,6 +238,7 @@ static int generate(struct arguments *a, struct tms_session *session)
     } else {
         if (!g.text) print_ids(&g);
         putchar('\n');
+        if (fflush(stdout) != 0) failed = true;
         if (failed) code = fail_with(fail_input(&err, TMS_EIO, "standard output", "could not be written"), &err);
     }
     if (g.stop == TMS_STOP_CONTEXT && !a->common.quiet)

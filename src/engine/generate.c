@@ -168,9 +168,10 @@ tms_status tms_session_generate(struct tms_session *session, const struct tms_pr
     tms_status status = tms_session_prompt(session, prompt, true, &ids, &n, err);
     if (status == TMS_OK) status = tms_stops_init(&a.stops, options->stops, options->n_stops, err);
     if (status == TMS_OK) status = tms_sampler_create(&a.sampler, &options->sampling, session->info.vocab, err);
-    if (status == TMS_OK && tms_session_tokenizer(session, &a.tokenizer, NULL) != TMS_OK) a.tokenizer = NULL;
-    if (status == TMS_OK && !a.tokenizer && options->n_stops)
-        status = tms_session_tokenizer(session, &a.tokenizer, err); /* stop texts need texts */
+    if (status == TMS_OK) {
+        status = tms_session_tokenizer(session, &a.tokenizer, err);
+        if (status == TMS_EINPUT && prompt->ids && options->n_stops == 0) status = TMS_OK; /* ids in, ids out */
+    }
     if (a.tokenizer) {
         tms_detokenizer_init(&a.detokenizer, a.tokenizer, options->show_special);
         a.detokenizer.started = true; /* the prompt was the start */

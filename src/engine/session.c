@@ -80,7 +80,7 @@ void tms_session_describe(const struct tms_session *s, struct tms_session_info *
 tms_status tms_session_tokenizer(struct tms_session *s, struct tms_tokenizer **out, struct tms_error *err)
 {
     if (!s->tokenizer_tried) s->tokenizer_status = tms_tokenizer_open(&s->tokenizer, s->source, &s->tokenizer_error);
-    s->tokenizer_tried = true;
+    s->tokenizer_tried = s->tokenizer_status == TMS_OK || s->tokenizer_status == TMS_EINPUT;
     if (s->tokenizer_status != TMS_OK) {
         if (err) *err = s->tokenizer_error;
         return s->tokenizer_status;

@@ -25,7 +25,7 @@ struct tms_session {
     float *logits; /* [vocab] */
     /* opened when it is first needed: many models can run without */
     struct tms_tokenizer *tokenizer;
-    bool tokenizer_tried;
+    bool tokenizer_tried; /* the status below is the answer for good */
     tms_status tokenizer_status;
     struct tms_error tokenizer_error;
 };

@@ -235,6 +235,42 @@ static void restoring_a_folder_survives_failing_allocations(void **state)
     }
 }
 
+static char model[300], logits_file[300];
+
+static tms_status run_model(void)
+{
+    const int32_t ids[] = {1, 2, 3};
+    struct tms_prompt prompt = {.ids = ids, .n_ids = 3};
+    const struct tms_session_options options = {.n_threads = 1, .context = 300};
+    struct tms_generate_options o = {.max_tokens = 2, .sampling = {.repeat_penalty = 1.1, .repeat_last_n = 4}};
+    struct tms_session *untouched = (struct tms_session *)&err, *s = untouched;
+    struct tms_generation made = {0};
+    tms_status status = tms_session_open(&s, model, &options, &err);
+    if (status != TMS_OK) {
+        assert_ptr_equal(s, untouched);
+        return status;
+    }
+    status = tms_session_generate(s, &prompt, &o, &made, &err);
+    tms_generation_free(&made);
+    if (status == TMS_OK)
+        status = tms_session_logits(s, &prompt, logits_file, &(struct tms_logits_options){.hidden_states = true}, NULL,
+                                    &err);
+    tms_session_close(s);
+    return status;
+}
+
+static void running_a_model_survives_failing_allocations(void **state)
+{
+    (void)state;
+    char command[5000];
+    snprintf(model, sizeof model, "%s", scratch("model"));
+    snprintf(logits_file, sizeof logits_file, "%s", scratch("logits.safetensors"));
+    snprintf(command, sizeof command, "mkdir '%s' && cp '%s' '%s' '%s'", model, golden("arch/qwen3/config.json"),
+             golden("arch/qwen3/model.safetensors"), model);
+    assert_int_equal(system(command), 0);
+    survives(run_model, 100);
+}
+
 /* jansson keeps the functions, so that these are not the wrapped names themselves. */
 static void *json_malloc(size_t n)
 {
@@ -256,6 +292,7 @@ int main(void)
         cmocka_unit_test(imatrix_reader_survives_failing_allocations),
         cmocka_unit_test(gguf_layout_survives_failing_allocations),
         cmocka_unit_test(restoring_a_folder_survives_failing_allocations),
+        cmocka_unit_test(running_a_model_survives_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
