@@ -330,7 +330,8 @@ static tms_status cut_out(struct encoding *e, const struct tms_trie *trie, const
         const struct tms_added_token *token = found.token;
         if (!token) break;
         at = found.end;
-        if (found.begin < done || (token->special && e->options->no_parse_special) ||
+        /* A token may begin in the space that the one before took in: the library takes both. */
+        if ((token->special && e->options->no_parse_special) ||
             (token->single_word && (is_word_before(text, found.begin) || is_word_at(found.end, end))))
             continue;
         if (token->left_strip) {

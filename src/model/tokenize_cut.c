@@ -101,7 +101,12 @@ static void join_spaces(const uint8_t *text, size_t n, struct tms_buf *out)
     for (size_t i = 0; i < n; i++)
         if (text[i] != ' ' || (out->n > first && !out->failed && out->data[out->n - 1] != ' '))
             tms_buf_put(out, text + i, 1);
-    if (out->n > first && !out->failed && out->data[out->n - 1] == ' ') out->n--;
+    /* At the end blocks count as the spaces that they will be. */
+    while (out->n > first && !out->failed) {
+        size_t n_last = out->data[out->n - 1] == ' ' ? 1 : 3;
+        if (n_last == 3 && (out->n - first < 3 || memcmp(out->data + out->n - 3, TMS_BLOCK, 3) != 0)) break;
+        out->n -= n_last;
+    }
 }
 
 /* SentencePiece's precompiled map: a double array (Darts: https://github.com/s-yata/darts-clone, units of 32 bits),

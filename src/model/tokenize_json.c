@@ -183,6 +183,19 @@ static tms_status read_model(struct tms_tokenizer *t, const struct tms_decoder_j
 
 /* ---- added tokens ---- */
 
+/* A text that the model has keeps the model's id, whatever the file says. */
+static uint64_t added_id(const struct tms_tokenizer *t, const struct tms_tokenizer_files *files, const json_t *token,
+                         const json_t *content)
+{
+    const json_t *vocab = json_object_get(model_of(files), "vocab");
+    const char *text = json_string_value(content);
+    size_t n = json_string_length(content);
+    const json_t *known = json_object_getn(vocab, text, n);
+    int32_t found = json_is_array(vocab) ? tms_text_table_find(&t->by_text, text, n) : -1;
+    if (found >= 0) return (uint64_t)found;
+    return (uint64_t)json_integer_value(known ? known : json_object_get(token, "id"));
+}
+
 static tms_status read_added(struct tms_tokenizer *t, const struct tms_decoder_json *decoder,
                              const struct tms_tokenizer_files *files, struct tms_error *err)
 {
@@ -195,7 +208,7 @@ static tms_status read_added(struct tms_tokenizer *t, const struct tms_decoder_j
         const json_t *content = json_object_get(token, "content");
         const char *text = json_string_value(content);
         size_t n = json_string_length(content);
-        uint64_t id = (uint64_t)json_integer_value(json_object_get(token, "id"));
+        uint64_t id = added_id(t, files, token, content);
         bool special = json_is_true(json_object_get(token, "special"));
         bool normalized = json_is_true(json_object_get(token, "normalized"));
         struct tms_added_token added = {.id = (int32_t)id,
@@ -204,7 +217,13 @@ static tms_status read_added(struct tms_tokenizer *t, const struct tms_decoder_j
                                         .left_strip = json_is_true(json_object_get(token, "lstrip")),
                                         .right_strip = json_is_true(json_object_get(token, "rstrip"))};
         spelled.n = normal.n = 0;
-        bool letters = decoder->letters && tms_bytes_of_letters(&spelled, text, n);
+        if (normalized && t->n_normalizer) { /* it is looked for in normalized texts, and shown so */
+            status = tms_tokenize_normalize(t, (const uint8_t *)text, n, &normal, err);
+            if (status != TMS_OK) break;
+            text = normal.data ? (const char *)normal.data : "";
+            n = normal.n;
+        }
+        bool letters = decoder->letters && tms_bytes_of_letters(&spelled, text, n) && spelled.n;
         if (!tms_tokenize_show(t, id, letters ? (const char *)spelled.data : text, letters ? spelled.n : n,
                                TMS_SHOWN_ADDED | (special ? TMS_SHOWN_SPECIAL : 0)) ||
             spelled.failed) {
@@ -212,12 +231,7 @@ static tms_status read_added(struct tms_tokenizer *t, const struct tms_decoder_j
             break;
         }
         set_byte(t, id, text, n);
-        if (normalized && t->n_normalizer) { /* it is looked for in normalized texts */
-            status = tms_tokenize_normalize(t, (const uint8_t *)text, n, &normal, err);
-            text = (const char *)normal.data;
-            n = normal.n;
-        }
-        if (status == TMS_OK) status = tms_tokenize_add(t, &added, text, n, normalized, err);
+        status = tms_tokenize_add(t, &added, text, n, normalized, err);
         if (status != TMS_OK) break;
     }
     tms_buf_free(&normal);
