@@ -261,6 +261,28 @@ static void warn_of_other_keys(const struct reader *r, const struct tms_restore_
     }
 }
 
+/* A window makes a model of "llama" Mistral's. */
+static void read_window(struct reader *r, struct tms_config *c)
+{
+    const struct tms_kvs *kvs = &r->source->gguf->kvs;
+    const struct tms_kv *kv = tms_kvs_find(kvs, TMS_KEY_WINDOW), *list = tms_kvs_find(kvs, TMS_KEY_WINDOW_LAYERS);
+    uint64_t n;
+    if (!kv) return;
+    bool ok = tms_kv_as_u64(kv, &n) && n > 0 && n < 1u << 30;
+    if (ok && list) ok = list->type == TMS_KV_ARRAY && list->elem_type == TMS_KV_BOOL && list->count == c->n_layers;
+    if (!ok) {
+        r->status =
+            tms_fail(r->err, TMS_EINPUT, "%s: key '%s' or its list of layers makes no sense", r->path, TMS_KEY_WINDOW);
+        return;
+    }
+    c->window = n;
+    for (uint64_t l = 0; l < c->n_layers; l++)
+        if (!list || list->bytes[l]) tms_config_set_window(c, l);
+    if (strcmp(c->model_type, "llama") != 0) return;
+    snprintf(c->model_type, sizeof c->model_type, "mistral");
+    snprintf(c->class_name, sizeof c->class_name, "MistralForCausalLM");
+}
+
 static bool has_tensor(const struct tms_source *s, const char *name)
 {
     return tms_source_find(s, name) != NULL;
@@ -311,6 +333,8 @@ tms_status tms_restore_numbers(struct tms_config *out, const struct tms_source *
     c.tied = !has_tensor(source, "output.weight");
     c.attention_bias = !arch->qkv_bias && has_tensor(source, "blk.0.attn_q.bias");
     c.mlp_bias = is_llama && has_tensor(source, "blk.0.ffn_up.bias");
+    read_window(&r, &c);
+    if (r.status != TMS_OK) return r.status;
     warn_of_other_keys(&r, options);
     *out = c;
     return TMS_OK;
