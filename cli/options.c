@@ -44,7 +44,7 @@ static bool parse_size(const char *text, uint64_t *out)
     }
     if (toupper((unsigned char)*end) == 'B') end++;
     if (*end || n < 1 || n > 1e18) return false;
-    *out = (uint64_t)n;
+    *out = (uint64_t)(n + 0.5);
     return true;
 }
 

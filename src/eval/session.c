@@ -8,6 +8,9 @@
 
 #include "base/clock.h"
 
+/* Pages of the program, of threads and of small allocations that are touched for the first time on the way. */
+enum { RESERVE = 1 << 20 };
+
 tms_status tms_session_open(struct tms_session *s, const char *model, const struct tms_eval_options *options,
                             bool tokenizes, struct tms_error *err)
 {
@@ -104,6 +107,13 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* From now on what is freed goes back to the system: layers come and go, and glibc would keep them. */
+static void give_memory_back(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 128 << 10); /* its first value, which glibc would raise with what is freed */
+    malloc_trim(0);
+}
+
 static tms_status open_nets(struct tms_session *s, struct tms_error *err)
 {
     const struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
@@ -154,6 +164,7 @@ tms_status tms_session_run(struct tms_session *s, const char *name, const struct
     double start = tms_seconds();
     struct tms_walk_plan plan = {0};
     close_tokenizers(s);
+    if (s->options->ram) give_memory_back();
     tms_status status = open_nets(s, err);
     if (status == TMS_OK) status = check_sequences(s, name, sequences, n_sequences, err);
     if (status != TMS_OK) return status;
@@ -170,10 +181,7 @@ tms_status tms_session_run(struct tms_session *s, const char *name, const struct
                             .ram = s->options->ram,
                             .progress = s->options->progress,
                             .progress_ctx = s->options->progress_ctx};
-    if (walk.ram) {
-        malloc_trim(0); /* what tokenizing took goes back to the system */
-        walk.resident = resident_bytes() + n_positions * sizeof *positions;
-    }
+    if (walk.ram) walk.resident = resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
     status = tms_walk_plan(&plan, &walk, err);
     s->by_layer = plan.by_layer;
     s->planned_bytes = plan.bytes;

@@ -103,10 +103,10 @@ tms_status tms_walk_plan(struct tms_walk_plan *out, const struct tms_walk *w, st
     }
     if (status == TMS_OK && !fits)
         status = tms_fail(err, TMS_EINPUT,
-                          "%s%s%s: a limit of %llu bytes of memory is too low; the least for windows of %zu tokens is "
-                          "%llu bytes",
+                          "%s%s%s: a limit of %.1f MB of memory is too low; the least for %ss of %zu tokens is %llu MB",
                           w->names[0], w->n_nets > 1 ? " with base " : "", w->n_nets > 1 ? w->names[1] : "",
-                          (unsigned long long)w->ram, p.max_length, (unsigned long long)p.bytes);
+                          (double)w->ram / 1e6, w->sequence_name, p.max_length,
+                          (unsigned long long)((p.bytes + 999999) / 1000000));
     if (status != TMS_OK) {
         tms_walk_plan_free(&p);
         return status;
