@@ -28,6 +28,7 @@ int run_llama_quantize(const struct command *self, int argc, char **argv);
 int run_diff(const struct command *self, int argc, char **argv);
 int run_verify(const struct command *self, int argc, char **argv);
 int run_explain(const struct command *self, int argc, char **argv);
+int run_tokenize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
 int run_eval(const struct command *self, int argc, char **argv);
 

@@ -22,6 +22,8 @@ static const struct command commands[] = {
      "tamis verify out/pebble-q4_k_m.gguf --source models/pebble", run_verify},
     {"explain", "TYPE [--model MODEL] [--tensor NAME]", "show how a type works and what it does to real weights",
      "tamis explain q4_k", run_explain},
+    {"tokenize", "MODEL [--special] [--jsonl]", "show how a model reads a text: pieces and token ids",
+     "echo 'Hello, world!' | tamis tokenize models/pebble", run_tokenize},
     {"types", "", "list the types of files and of tensors", "tamis types", run_types},
 };
 

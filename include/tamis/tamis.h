@@ -81,6 +81,33 @@ struct tms_tensor_info {
 /* i < n_tensors; by name, numbers in numeric order. */
 void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor_info *info);
 
+/* ---- texts and token ids ------------------------------------------------------------------------------------- */
+
+/* A model's tokenizer. Used by one thread at a time. */
+struct tms_text;
+
+/* path: a Hugging Face folder (tokenizer files are enough) or a GGUF file (a vocabulary is enough). */
+tms_status tms_text_open(struct tms_text **out, const char *path, struct tms_error *err);
+void tms_text_close(struct tms_text *text); /* NULL is allowed */
+/* One more than the largest id. */
+uint64_t tms_text_n_vocab(const struct tms_text *text);
+
+struct tms_text_options {
+    bool special;          /* with what the tokenizer puts around a text (begin of sequence, …) */
+    bool no_parse_special; /* texts of special tokens are plain text: for input that is not trusted */
+};
+/* The ids of n bytes of text; bytes that are no UTF-8 are read as U+FFFD. The caller frees *ids. options may be
+ * NULL. */
+tms_status tms_text_encode(struct tms_text *text, const char *bytes, size_t n, const struct tms_text_options *options,
+                           int32_t **ids, size_t *n_ids, struct tms_error *err);
+/* The text of ids, always UTF-8, with a NUL behind its *n bytes. The caller frees *out. */
+tms_status tms_text_decode(const struct tms_text *text, const int32_t *ids, size_t n_ids, bool special, char **out,
+                           size_t *n, struct tms_error *err);
+/* The bytes of one token, special ones too; they may be a part of a character. The caller frees *out. */
+tms_status tms_text_piece(const struct tms_text *text, int32_t id, char **out, size_t *n, struct tms_error *err);
+/* Special tokens (begin of sequence, end of turn, …), which are no text. */
+bool tms_text_is_special(const struct tms_text *text, int32_t id);
+
 /* ---- target types -------------------------------------------------------------------------------------------- */
 
 struct tms_type_info {

@@ -39,7 +39,7 @@ int32_t tms_tokenizer_eos(const struct tms_tokenizer *t);
 bool tms_tokenizer_add_bos(const struct tms_tokenizer *t);
 bool tms_tokenizer_add_eos(const struct tms_tokenizer *t);
 /* Generation stops at these: eos, all of generation_config.json's and config.json's eos_token_id, GGUF's eot and eom,
- * and the tokens that llama.cpp knows by their texts ("<|im_end|>", "<|eot_id|>", …). */
+ * and, in GGUF files, the tokens that llama.cpp knows by their texts ("<|im_end|>", "<|eot_id|>", …). */
 bool tms_tokenizer_is_end(const struct tms_tokenizer *t, int32_t id);
 /* Special (control) tokens: they are not shown when `special` is false. */
 bool tms_tokenizer_is_special(const struct tms_tokenizer *t, int32_t id);
@@ -57,7 +57,8 @@ tms_status tms_tokenizer_piece(const struct tms_tokenizer *t, int32_t id, bool s
 struct tms_detokenizer {
     const struct tms_tokenizer *tokenizer;
     bool special;           /* show special tokens */
-    bool started;           /* something was shown, so that a space is a space */
+    bool started;           /* a token was taken */
+    bool shown_any;         /* something was shown, so that a space is a space */
     struct tms_buf waiting; /* bytes that are no whole character yet */
 };
 void tms_detokenizer_init(struct tms_detokenizer *d, const struct tms_tokenizer *t, bool special);

@@ -88,7 +88,7 @@ static tms_status load_object(json_t **out, const char *path, struct tms_error *
     return tms_fail(err, TMS_EINPUT, "%s: is not a JSON object", path);
 }
 
-static void close_files(struct tms_tokenizer_files *files)
+void tms_tokenizer_files_close(struct tms_tokenizer_files *files)
 {
     json_decref(files->tokenizer);
     json_decref(files->settings);
@@ -98,7 +98,7 @@ static void close_files(struct tms_tokenizer_files *files)
     free(files->model_path);
 }
 
-static tms_status open_files(struct tms_tokenizer_files *files, struct tms_error *err)
+tms_status tms_tokenizer_files_open(struct tms_tokenizer_files *files, struct tms_error *err)
 {
     files->tokenizer_path = tms_path_join(files->dir, "tokenizer.json");
     files->settings_path = tms_path_join(files->dir, "tokenizer_config.json");
@@ -208,7 +208,7 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
     struct tms_vocab vocab = {0};
     enum kind kind = BYTE_LEVEL;
     bool space_prefix = true; /* llama.cpp's default for SentencePiece */
-    tms_status status = open_files(&files, err);
+    tms_status status = tms_tokenizer_files_open(&files, err);
     if (status == TMS_OK) status = choose_kind(&kind, &files, rule, err);
     if (status == TMS_OK) status = read_vocab(&vocab, kind, &files, rule, &space_prefix, err);
     if (status != TMS_OK) goto done;
@@ -235,6 +235,6 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
     if (kvs->failed) status = tms_fail_memory(err, 0);
 done:
     tms_vocab_free(&vocab);
-    close_files(&files);
+    tms_tokenizer_files_close(&files);
     return status;
 }
