@@ -17,7 +17,7 @@
 /* ---- working memory ---- */
 
 struct widths {
-    size_t hidden, q, kv, ffn; /* padded */
+    size_t hidden, q, kv, ffn; /* from row to row */
 };
 
 static struct widths widths_of(const struct tms_net *net)

@@ -1,9 +1,7 @@
 /* See linear.h. */
 #include "engine/linear.h"
 
-#include <math.h>
-#include <string.h>
-
+#include "engine/int8.h"
 #include "engine/kernels/dots.h"
 
 #define TILE   40 /* rows of a job: a multiple of the kernels' 5 */
@@ -14,48 +12,12 @@ struct run {
     const struct tms_linear_job *jobs;
     size_t n_jobs;
     float *scratch;
+    const struct tms_int8_input *int8; /* the input of all jobs, or NULL */
 };
 
 static uint64_t tiles_of(const struct tms_linear_job *job)
 {
     return (job->weight->rows + TILE - 1) / TILE;
-}
-
-/* LLM.int8 (Dettmers et al. 2022), as bitsandbytes computes it: columns in which any token of the pass reaches the
- * threshold are multiplied as they are; of the others, each token is rounded to 8 bits with its own scale, and the
- * products of integers are exact. */
-static bool is_outlier(const struct tms_linear_job *job, uint64_t col)
-{
-    for (size_t i = 0; i < job->n; i++)
-        if (fabsf(job->x[i * job->x_stride + col]) >= job->outlier) return true;
-    return false;
-}
-
-static void int8_rows(const struct tms_linear_job *job, uint64_t first, uint64_t end, int8_t *codes, uint8_t *outlier)
-{
-    const struct tms_weight *w = job->weight;
-    for (uint64_t c = 0; c < w->cols; c++) outlier[c] = is_outlier(job, c);
-    for (size_t i = 0; i < job->n; i++) {
-        const float *x = job->x + i * job->x_stride;
-        float top = 0;
-        for (uint64_t c = 0; c < w->cols; c++)
-            if (!outlier[c] && fabsf(x[c]) > top) top = fabsf(x[c]);
-        float inverse = top > 0 ? 127.0f / top : 0;
-        for (uint64_t c = 0; c < w->cols; c++) codes[c] = outlier[c] ? 0 : (int8_t)rintf(x[c] * inverse);
-        for (uint64_t row = first; row < end; row++) {
-            const int8_t *weights = (const int8_t *)w->data + row * w->cols;
-            int64_t sum = 0;
-            for (uint64_t c = 0; c < w->cols; c += 4096) { /* 4096 * 127^2 fits 32 bits */
-                int32_t part = 0;
-                for (uint64_t k = c; k < w->cols && k < c + 4096; k++) part += codes[k] * weights[k];
-                sum += part;
-            }
-            float scale = w->scales[row] * (1.0f / 127.0f), exact = 0;
-            for (uint64_t c = 0; c < w->cols; c++)
-                if (outlier[c]) exact = fmaf(x[c], (float)weights[c] * scale, exact);
-            job->y[i * job->y_stride + row] = (float)sum * (top / 127.0f) * scale + exact;
-        }
-    }
 }
 
 static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
@@ -67,14 +29,12 @@ static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_
     const struct tms_weight *w = job->weight;
     float *tile = run->scratch + worker * (size_t)TMS_LINEAR_SCRATCH;
     uint64_t first = index * (uint64_t)TILE, end = first + TILE < w->rows ? first + TILE : w->rows;
-    uint64_t step = job->n < 16 ? FEW : TILE;
-    const struct tms_packed *packed = w->tensor->packed;
-    bool int8 = job->outlier > 0 && packed && packed->eight && 2 * w->cols <= TMS_LINEAR_SCRATCH * sizeof *tile;
-    if (int8) {
-        int8_rows(job, first, end, (int8_t *)tile, (uint8_t *)tile + w->cols);
-        first = end; /* no rows are left for what follows but their bias */
+    uint64_t step = job->n < 16 ? FEW : TILE, row = first;
+    if (run->int8 && tms_int8_fits(w)) {
+        tms_int8_rows(run->int8, job->x, job->x_stride, w, first, end, job->y, job->y_stride);
+        row = end;
     }
-    for (uint64_t row = first; row < end; row += step) {
+    for (; row < end; row += step) {
         uint64_t n_rows = end - row < step ? end - row : step;
         for (uint64_t col = 0; col < w->cols; col += TMS_DOT_PIECE) {
             uint64_t n_cols = w->cols - col < TMS_DOT_PIECE ? w->cols - col : TMS_DOT_PIECE;
@@ -84,15 +44,25 @@ static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_
         }
     }
     for (size_t i = 0; job->bias && i < job->n; i++)
-        for (uint64_t row = index * (uint64_t)TILE; row < end; row++) job->y[i * job->y_stride + row] += job->bias[row];
+        for (row = first; row < end; row++) job->y[i * job->y_stride + row] += job->bias[row];
     return TMS_OK;
 }
 
 tms_status tms_linear_run(struct tms_pool *pool, const struct tms_linear_job *jobs, size_t n_jobs, float *scratch,
                           struct tms_error *err)
 {
-    struct run run = {jobs, n_jobs, scratch};
+    struct run run = {jobs, n_jobs, scratch, NULL};
+    struct tms_int8_input int8 = {0};
+    tms_status status = TMS_OK;
     uint64_t n = 0;
-    for (size_t i = 0; i < n_jobs; i++) n += tiles_of(&jobs[i]);
-    return tms_pool_run(pool, (size_t)n, tile_job, &run, err);
+    for (size_t i = 0; i < n_jobs; i++) {
+        n += tiles_of(&jobs[i]);
+        if (run.int8 || jobs[i].outlier <= 0 || !tms_int8_fits(jobs[i].weight)) continue;
+        run.int8 = &int8;
+        status = tms_int8_split(&int8, pool, jobs[i].x, jobs[i].x_stride, jobs[i].n, (size_t)jobs[i].weight->cols,
+                                jobs[i].outlier, err);
+    }
+    if (status == TMS_OK) status = tms_pool_run(pool, (size_t)n, tile_job, &run, err);
+    tms_int8_free(&int8);
+    return status;
 }

@@ -16,12 +16,11 @@ struct tms_linear_job {
     size_t x_stride, n;
     float *y; /* [n][y_stride] */
     size_t y_stride;
-    float outlier; /* not 0, and weights of LLM.int8: activations in 8 bits but for columns with a magnitude from this
-                      on */
+    float outlier; /* weights of LLM.int8: its threshold (int8.h); 0: they are decoded like all others */
 };
 
-/* Several linear layers at once (q, k and v; gate and up), so that threads wait for each other once. scratch:
- * TMS_LINEAR_SCRATCH floats for each worker. */
+/* Several linear layers of one input at once (q, k and v; gate and up), so that threads wait for each other once.
+ * scratch: TMS_LINEAR_SCRATCH floats for each worker. */
 tms_status tms_linear_run(struct tms_pool *pool, const struct tms_linear_job *jobs, size_t n_jobs, float *scratch,
                           struct tms_error *err);
 

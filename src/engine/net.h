@@ -44,7 +44,8 @@ struct tms_net_options {
 struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
     uint64_t n_kv_heads, head_dim;
-    size_t stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16 */
+    size_t
+        stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16, or a little more */
 };
 
 /* Checks that all tensors are there in their shapes and can be decoded; norms and biases are read. The source and

@@ -2,6 +2,7 @@
 #ifndef TMS_ENGINE_NET_PARTS_H
 #define TMS_ENGINE_NET_PARTS_H
 
+#include "engine/kernels/dots.h"
 #include "engine/net.h"
 #include "engine/rope.h"
 #include "engine/weight.h"
@@ -56,7 +57,7 @@ struct tms_net {
 
 static inline size_t tms_net_stride(const struct tms_net *net)
 {
-    return (size_t)((net->config.hidden + 15) / 16 * 16);
+    return tms_row_stride((size_t)net->config.hidden);
 }
 
 /* Frees what forward.c holds. */

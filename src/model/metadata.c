@@ -118,21 +118,6 @@ static void put_rope_scaling(struct builder *b, const struct tms_source *source,
     }
 }
 
-/* llama.cpp's files have no place for a window of these architectures: keys of our own, which others ignore. Windows
- * that no text within the context reaches are not written. */
-static void put_window(struct tms_kvs *kvs, const struct tms_config *c)
-{
-    uint8_t layers[TMS_MAX_LAYERS];
-    uint64_t n = 0;
-    for (uint64_t l = 0; l < c->n_layers && l < TMS_MAX_LAYERS; l++) {
-        layers[l] = tms_config_window(c, l) != 0;
-        n += layers[l];
-    }
-    if (n == 0 || c->window >= c->context) return;
-    tms_kvs_set_u32(kvs, TMS_KEY_WINDOW, (uint32_t)c->window);
-    if (n < c->n_layers) tms_kvs_set_array(kvs, TMS_KEY_WINDOW_LAYERS, TMS_KV_BOOL, c->n_layers, layers, c->n_layers);
-}
-
 tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *source,
                               const struct tms_metadata_options *options, struct tms_error *err)
 {
@@ -167,6 +152,18 @@ tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *sour
         put_u32(&b, "rope.dimension_count", c->head_dim);
     }
     tms_kvs_set_u32(kvs, "general.quantization_version", 2);
-    put_window(kvs, c);
     return kvs->failed ? tms_fail_memory(err, 0) : TMS_OK;
+}
+
+void tms_metadata_window(struct tms_kvs *kvs, const struct tms_config *c)
+{
+    uint8_t layers[TMS_MAX_LAYERS];
+    uint64_t n = 0;
+    for (uint64_t l = 0; l < c->n_layers && l < TMS_MAX_LAYERS; l++) {
+        layers[l] = tms_config_window(c, l) != 0;
+        n += layers[l];
+    }
+    if (n == 0 || c->window >= c->context) return;
+    tms_kvs_set_u32(kvs, TMS_KEY_WINDOW, (uint32_t)c->window);
+    if (n < c->n_layers) tms_kvs_set_array(kvs, TMS_KEY_WINDOW_LAYERS, TMS_KV_BOOL, c->n_layers, layers, c->n_layers);
 }

@@ -392,6 +392,17 @@ static json_t *ends(const struct tms_source *source)
     return n ? json_integer((json_int_t)ids[0]) : json_null();
 }
 
+/* Qwen's form: a list of kinds. */
+static void put_window(json_t **json, const struct tms_config *c)
+{
+    json_t *kinds = json_array();
+    for (uint64_t l = 0; l < c->n_layers; l++)
+        json_array_append_new(kinds, json_string(tms_config_window(c, l) ? "sliding_attention" : "full_attention"));
+    tms_restored_set(json, "use_sliding_window", json_true());
+    tms_restored_set(json, "sliding_window", json_integer((json_int_t)c->window));
+    tms_restored_set(json, "layer_types", kinds);
+}
+
 tms_status tms_restore_config(struct tms_made_files *files, const struct tms_source *source,
                               const struct tms_config *config, const struct tms_restore_options *options,
                               struct tms_error *err)
@@ -407,8 +418,13 @@ tms_status tms_restore_config(struct tms_made_files *files, const struct tms_sou
         tms_torch_dtype_name(options->dtype), "bos_token_id", id_or_null(source, "bos"), "eos_token_id",
         id_or_null(source, "eos"), "pad_token_id", id_or_null(source, "padding"));
     if (c->has_head_dim) tms_restored_set(&json, "head_dim", json_integer((json_int_t)c->head_dim));
-    if (!source->arch->qkv_bias) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
+    bool mistral = strcmp(c->model_type, "mistral") == 0; /* it has no biases to tell of */
+    if (!source->arch->qkv_bias && !mistral) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
     if (strcmp(c->model_type, "llama") == 0) tms_restored_set(&json, "mlp_bias", json_boolean(c->mlp_bias));
+    if (mistral)
+        tms_restored_set(&json, "sliding_window", json_integer((json_int_t)c->window));
+    else if (c->window)
+        put_window(&json, c);
     tms_status status = tms_restored_put_json(files, "config.json", json, err);
     if (status != TMS_OK) return status;
     return tms_restored_put_json(files, "generation_config.json",

@@ -345,6 +345,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
                                            .warn_ctx = p->options->warn_ctx};
         status = tms_tokenizer_export(&t->kvs, s->path, &to, p->err);
         if (status != TMS_OK) return status;
+        tms_metadata_window(&t->kvs, &s->config);
     }
     if (p->options->user->model_name) tms_kvs_set_string(&t->kvs, "general.name", p->options->user->model_name);
     if (!p->options->converter) {

@@ -18,6 +18,13 @@ static inline size_t tms_padded(size_t n)
     return (n + 15) / 16 * 16;
 }
 
+/* Room from one row to the next: rows a power of two apart would fall into the same sets of the processor's caches. */
+static inline size_t tms_row_stride(size_t n)
+{
+    size_t padded = tms_padded(n);
+    return padded % 128 == 0 ? padded + 16 : padded;
+}
+
 /* One piece of y = x wT: x [n_x][ldx], w [n_w][ldw], y [n_x][ldy]; y[i][j] = (add ? y[i][j] : 0) + x[i] . w[j] over
  * k <= 1024 values; k is a multiple of 16. */
 void tms_dots(const float *x, size_t ldx, size_t n_x, const float *w, size_t ldw, size_t n_w, size_t k, float *y,
