@@ -31,6 +31,7 @@ int run_explain(const struct command *self, int argc, char **argv);
 int run_run(const struct command *self, int argc, char **argv);
 int run_tokenize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
+int run_eval(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
 
@@ -43,6 +44,12 @@ enum option_kind {
     OPTION_REAL,  /* double * */
     OPTION_SIZE,  /* uint64_t *: a number of bytes, 2G or 500M (powers of 1000) */
     OPTION_LIST,  /* struct texts *: may be given several times */
+    OPTION_MAYBE, /* struct number *: a number behind '=', or nothing */
+};
+
+struct number {
+    bool given;
+    double value; /* stays what it was if there is no number */
 };
 
 struct texts {

@@ -465,6 +465,110 @@ struct tms_explain_errors {
 tms_status tms_explain_measure(struct tms_explain_errors *out, const char *type, const char *model, const char *tensor,
                                struct tms_error *err);
 
+/* ---- evaluating ---------------------------------------------------------------------------------------------- */
+
+/* A mean with its standard error. */
+struct tms_estimate {
+    double value, error;
+};
+
+/* How a quantity is spread over the predicted tokens; percentiles between two values are interpolated. */
+struct tms_spread {
+    struct tms_estimate mean;
+    double min, p0_1, p1, p5, p10, p25, median, p75, p90, p95, p99, p99_9, max;
+};
+
+struct tms_eval_progress {
+    double share;             /* of the whole work, 0 … 1 */
+    double seconds;           /* since it began */
+    size_t n_done, n_total;   /* windows (with tasks: choices) that are scored */
+    double mean_nll, mean_kl; /* so far, per token: the perplexity is exp(mean_nll); 0 while there is nothing */
+};
+/* Called from the calling thread, after every few windows. */
+typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
+
+struct tms_eval_options {
+    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
+    const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
+    const char *base;    /* the model to compare with, or NULL */
+    const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
+                          * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
+                          * prediction of every window counts, as papers have it */
+    uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
+    uint64_t n_chunks;   /* at most so many windows; 0: all */
+    bool no_bos;         /* no BOS, whatever the vocabulary says */
+    const char *cache;   /* type of keys and values: "f32" (NULL is this) or "f16" */
+    double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
+    uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
+    unsigned n_threads; /* 0: all processors; the same result */
+    tms_line_fn warning;
+    void *warning_ctx;
+    tms_eval_progress_fn progress;
+    void *progress_ctx;
+};
+
+struct tms_eval_result {
+    size_t n_tokens; /* of the text */
+    size_t n_windows, context;
+    size_t n_predicted;     /* tokens that the figures are about */
+    bool bos;               /* windows (style "full": the text) begin with BOS */
+    bool weights_alone;     /* activations and cache were f32: what differs from the base comes from the weights */
+    bool by_layer;          /* did not fit into options.ram at once */
+    uint64_t planned_bytes; /* with options.ram: memory that the plan counts with */
+    double seconds;         /* all of it */
+    double run_seconds;     /* without reading and tokenizing the text */
+    struct tms_estimate log_perplexity; /* mean of -log p(token that came) */
+    struct tms_estimate perplexity;
+    /* with a base */
+    bool has_base;
+    struct tms_estimate base_perplexity;
+    struct tms_estimate log_ratio, ratio, difference; /* of the perplexities: model to base; errors with covariance */
+    double correlation;                               /* of -log p of the two */
+    struct tms_spread kl;                             /* KL(base || model), in nats */
+    struct tms_estimate same_top;                     /* share of tokens whose most probable successor is the same */
+    struct tms_spread change;                         /* p - p of the base, of the token that came */
+    struct tms_estimate rms_change;
+};
+
+/* Perplexity of a text, and with a base what quantizing changed: both models in lockstep, nothing stored. TMS_EINPUT
+ * for what cannot be evaluated: too short a text, another vocabulary than the base's, logits that are no numbers. */
+tms_status tms_evaluate(const char *model, const struct tms_eval_options *options, struct tms_eval_result *result,
+                        struct tms_error *err);
+
+/* One multiple-choice question. */
+struct tms_task_answer {
+    size_t line; /* of the file, from 1 */
+    size_t n_choices, right;
+    size_t chosen;                              /* of the largest log p */
+    size_t chosen_normalized;                   /* of the largest log p per byte */
+    size_t base_chosen, base_chosen_normalized; /* with a base */
+    const double *log_p;                        /* [n_choices] */
+};
+
+struct tms_tasks_result {
+    size_t n_questions;
+    struct tms_task_answer *answers; /* [n_questions] */
+    struct tms_estimate accuracy, accuracy_normalized;
+    bool has_base;
+    struct tms_estimate base_accuracy, base_accuracy_normalized;
+    struct tms_estimate same_answer; /* share of questions where both choose the same */
+    bool weights_alone, by_layer;
+    uint64_t planned_bytes;
+    double seconds;
+};
+
+/* Answers the questions of a file, one JSON object in a line:
+ *     {"question": "…", "choices": ["…", "…"], "answer": 0}            (MMLU; or "answer": "A")
+ *     {"question": "…", "A": "…", "B": "…", "C": "…", "D": "…", "answer": "A"}   (C-Eval)
+ * A choice is scored by the log-probability of its tokens as the continuation of the question:
+ *     Question: {question}\nAnswer: {choice}
+ * where the tokens that are the same as those of "Question: {question}\nAnswer:" alone are given. The accuracy counts
+ * the largest sum; the normalized one divides the sum by the bytes of the choice. options.data, ids, style, context and
+ * n_chunks have no meaning (n_chunks: at most so many questions). Freed with tms_tasks_free. */
+tms_status tms_evaluate_tasks(const char *model, const char *tasks, const struct tms_eval_options *options,
+                              struct tms_tasks_result **out, struct tms_error *err);
+void tms_tasks_free(struct tms_tasks_result *result);
+
 #ifdef __cplusplus
 }
 #endif
