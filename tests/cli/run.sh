@@ -101,7 +101,8 @@ expect unknown_type 1 "'q9' is no type" "$tamis" quantize models/pebble --to q9 
 expect wrong_path 2 'no such file or folder' "$tamis" inspect "$scratch/nowhere"
 expect not_a_model 2 'is no model' "$tamis" inspect README.md
 expect needs_weights 2 'needs importance weights' "$tamis" quantize models/pebble --to q2_k_s -o "$scratch/x"
-expect gguf_to_folder 2 'not supported yet' "$tamis" quantize "$scratch/one.gguf" --to nf4 -o "$scratch/x"
+expect gguf_to_folder 0 'nf4:dq' "$tamis" quantize "$scratch/one.gguf" --to nf4:dq -o "$scratch/from-gguf" --allow-requantize
+expect gguf_to_folder_verified 0 'nf4:dq of .* same in every byte' "$tamis" verify "$scratch/from-gguf" --source "$scratch/one.gguf"
 expect requantize 2 'allow-requantize' "$tamis" quantize "$scratch/one.gguf" --to q4_0 -o "$scratch/x.gguf"
 expect no_folder_to_write_in 3 'cannot be created' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/no/where.gguf"
 expect folder_exists 1 'exists already' "$tamis" quantize models/pebble --to nf4 -o "$scratch/three"
