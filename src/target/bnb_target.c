@@ -343,5 +343,5 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     if (status == TMS_OK && t->n_quantized == 0)
         status =
             tms_fail(err, TMS_EINPUT, "%s: has no linear layers that %s could quantize", t->source->path, t->spec.name);
-    return status == TMS_OK ? tms_hf_out_lay_out(t, options->user->max_shard_bytes, err) : status;
+    return status == TMS_OK ? tms_hf_out_lay_out(t, options, err) : status;
 }

@@ -374,6 +374,8 @@ static uint32_t split_files(struct plan *p)
 {
     uint64_t bytes = 0, count = 0;
     uint32_t file = 0;
+    size_t n_like = p->options->split_like ? tms_target_split_like(p->t, p->options->split_like) : 0;
+    if (n_like) return (uint32_t)n_like;
     for (size_t i = 0; i < p->t->n_outs && p->options->user->keep_split; i++)
         file = p->t->outs[i].file > file ? p->t->outs[i].file : file; /* set by add_planned */
     if (p->options->user->keep_split) return file + 1;

@@ -140,5 +140,5 @@ tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_opti
 {
     struct plan p = {.t = t, .options = options, .err = err};
     tms_status status = t->source->kind == TMS_SOURCE_GGUF ? plan_from_gguf(&p) : plan_from_folder(&p);
-    return status == TMS_OK ? tms_hf_out_lay_out(t, options->user->max_shard_bytes, err) : status;
+    return status == TMS_OK ? tms_hf_out_lay_out(t, options, err) : status;
 }

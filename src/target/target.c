@@ -50,6 +50,22 @@ void tms_target_free(struct tms_target *target)
     free(target);
 }
 
+size_t tms_target_split_like(struct tms_target *t, const struct tms_source *like)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t file = 0;
+        for (size_t i = 0; i < t->n_outs; i++) {
+            const struct tms_tensor *there = tms_source_find(like, t->outs[i].name);
+            uint32_t next = there ? there->file : file; /* what is missing there goes with the one before it */
+            if (next != file && (next != file + 1 || i == 0)) return 0;
+            file = next;
+            if (pass == 1) t->outs[i].file = file;
+        }
+        if ((size_t)file + 1 != like->n_files) return 0;
+    }
+    return like->n_files;
+}
+
 tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tensor *tensor,
                                      const struct tms_target_options *options, struct tms_error *err)
 {

@@ -85,7 +85,8 @@ struct tms_target_options {
     bool convert_auto;           /* the matrices' type is that of the source (bf16 or f16) */
     bool preview;                /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
     const struct tms_kvs *extra; /* GGUF: keys that go behind all others, or NULL */
-    const struct tms_imatrix *imatrix; /* importance weights, or NULL; lives as long as the target */
+    const struct tms_source *split_like; /* every tensor in the file that it has there, if that can be; or NULL */
+    const struct tms_imatrix *imatrix;   /* importance weights, or NULL; lives as long as the target */
     tms_report_fn warn;
     void *warn_ctx;
 };
@@ -109,6 +110,8 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
 tms_status tms_target_relayout(struct tms_target *t, struct tms_error *err);
 /* Folders: the text of config.json. */
 tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
+/* Folders of several shards: the text of model.safetensors.index.json. */
+tms_status tms_target_index_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
 /* True for files of the source's folder that are copied into the output's: all but weights and config.json. */
 bool tms_target_goes_along(const char *name);
 /* Folders: config.json, index and the other files of the folder, into `dir`. */
@@ -123,6 +126,10 @@ static inline bool tms_is_plain_float(enum tms_type type)
 {
     return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64;
 }
+
+/* Gives every output tensor the file that it has in `like`. The number of files; 0 if they do not come one after the
+ * other (then nothing changes). */
+size_t tms_target_split_like(struct tms_target *t, const struct tms_source *like);
 
 /* For a source tensor that is quantized and would be quantized anew: counts it, or refuses without leave. */
 tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tensor *tensor,

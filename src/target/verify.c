@@ -70,10 +70,14 @@ static tms_status gguf_type(struct verify *v, char type[32], struct tms_error *e
     return TMS_OK;
 }
 
+/* The blocks of bitsandbytes tell; a plain folder is what config.json says. */
 static tms_status folder_type(struct verify *v, char type[32], struct tms_error *err)
 {
+    static const enum tms_type plain[] = {TMS_BF16, TMS_F16, TMS_F32};
+    enum tms_type dtype = v->file->config.dtype;
     for (size_t i = 0; i < v->file->n_tensors; i++) {
         const struct tms_packed *p = v->file->tensors[i].packed;
+        if (dtype == TMS_TYPE_NONE && tms_is_plain_float(v->file->tensors[i].type)) dtype = v->file->tensors[i].type;
         if (!p) continue;
         if (p->eight)
             snprintf(type, 32, "int8");
@@ -82,10 +86,19 @@ static tms_status folder_type(struct verify *v, char type[32], struct tms_error 
                      p->nested ? ":dq" : "");
         return TMS_OK;
     }
-    return tms_fail(err, TMS_EINPUT, "%s: is neither a GGUF file nor a folder for bitsandbytes", v->file->path);
+    bool is_plain = v->file->has_config && !v->file->config.quant_method[0];
+    for (size_t i = 0; i < sizeof plain / sizeof *plain && is_plain; i++) {
+        if (dtype != plain[i]) continue;
+        snprintf(type, 32, "hf:%s", tms_codec(dtype)->name);
+        return TMS_OK;
+    }
+    return tms_fail(err, TMS_EINPUT,
+                    "%s: is neither a GGUF file nor a folder for bitsandbytes, nor one of bfloat16, float16 or float32",
+                    v->file->path);
 }
 
-/* The keys tamis.*: the recipe fills in what the caller left open, and the source must have the hash. */
+/* The keys tamis.*: the recipe fills in what the caller left open, and the source must have the hash. The path of the
+ * importance weights is one on the machine that made the file. */
 static tms_status read_provenance(struct verify *v, const char **type, struct tms_error *err)
 {
     const struct tms_kvs *kvs = &v->file->gguf->kvs;
@@ -93,7 +106,8 @@ static tms_status read_provenance(struct verify *v, const char **type, struct tm
     const char *told = tms_kv_as_string(tms_kvs_find(kvs, "tamis.source.hash"));
     tms_status status = TMS_OK;
     for (size_t i = 0; i < kvs->n; i++)
-        if (strncmp(kvs->items[i].key, "tamis.", 6) == 0 && kvs->items[i].type == TMS_KV_STRING)
+        if (kvs->items[i].type == TMS_KV_STRING &&
+            (strncmp(kvs->items[i].key, "tamis.", 6) == 0 || strcmp(kvs->items[i].key, "quantize.imatrix.file") == 0))
             tms_kvs_set(&v->own, kvs->items[i].key, kvs->items[i].type, kvs->items[i].bytes, kvs->items[i].n_bytes);
     if (v->own.failed) return tms_fail_memory(err, 256);
     if (text) status = tms_json_parse(&v->told, text, strlen(text), "tamis.recipe", err);
@@ -135,8 +149,12 @@ static tms_status complete_recipe(struct verify *v, struct tms_error *err)
 static tms_status plan(struct verify *v, const struct tms_spec *spec, const struct tms_quantize_options *user,
                        bool converter, struct tms_target **out, struct tms_error *err)
 {
-    const struct tms_target_options options = {
-        .user = user, .converter = converter, .imatrix = v->imatrix, .extra = &v->own};
+    bool asked = user->keep_split || user->split_max_bytes || user->split_max_tensors || user->max_shard_bytes;
+    const struct tms_target_options options = {.user = user,
+                                               .converter = converter,
+                                               .imatrix = v->imatrix,
+                                               .extra = &v->own,
+                                               .split_like = asked ? NULL : v->file};
     return tms_target_plan(out, v->source, spec, &options, err);
 }
 
@@ -155,13 +173,35 @@ static size_t count_other_types(const struct verify *v, const struct tms_target 
     return n;
 }
 
-/* True if the tensors come in the file's order. */
-static bool same_order(const struct verify *v, const struct tms_target *t)
+static bool same_order_of_tensors(const struct verify *v, const struct tms_target *t)
 {
     if (t->n_outs != v->file->n_tensors) return false;
     for (size_t i = 0; i < t->n_outs; i++)
         if (strcmp(t->outs[i].name, v->file->tensors[i].name) != 0) return false;
     return true;
+}
+
+/* The next key that is not about splitting; NULL behind the last. */
+static const char *next_key(const struct tms_kvs *kvs, size_t *i)
+{
+    while (*i < kvs->n && strncmp(kvs->items[*i].key, "split.", 6) == 0) ++*i;
+    return *i < kvs->n ? kvs->items[(*i)++].key : NULL;
+}
+
+static bool same_order_of_keys(const struct verify *v, const struct tms_target *t)
+{
+    size_t i = 0, k = 0;
+    for (;;) {
+        const char *a = next_key(&v->file->gguf->kvs, &i), *b = next_key(&t->kvs, &k);
+        if (!a || !b) return a == b;
+        if (strcmp(a, b) != 0) return false;
+    }
+}
+
+/* 3: tensors and keys come in the file's order. */
+static int order(const struct verify *v, const struct tms_target *t)
+{
+    return 2 * same_order_of_tensors(v, t) + same_order_of_keys(v, t);
 }
 
 static bool is_converter_type(const struct tms_spec *spec)
@@ -196,38 +236,63 @@ static tms_status own_types(struct verify *v, struct tms_quantize_options *user,
     return TMS_OK;
 }
 
-/* The plan that fits the file best: by the file type's rules; as the converter writes it, if that has the file's order;
- * with the file's own types, if the type was not given. */
+/* True if the caller named types: then the file must have them. */
+static bool asked_for_types(const struct tms_quantize_options *asked)
+{
+    return asked->n_types > 0 || asked->pure || asked->n_tensor_types > 0 || asked->output_tensor_type ||
+           asked->token_embedding_type || asked->leave_output_tensor || asked->rules_of_2025;
+}
+
+/* Plans in another way and takes that if `better` says so. A way that is not possible is no failure; memory that runs
+ * out is. */
+static tms_status try_plan(struct verify *v, const struct tms_spec *spec, const struct tms_quantize_options *user,
+                           bool converter, bool (*better)(const struct verify *v, const struct tms_target *other),
+                           bool *taken, struct tms_error *err)
+{
+    struct tms_target *other = NULL;
+    struct tms_error problem;
+    *taken = false;
+    tms_status status = plan(v, spec, user, converter, &other, &problem);
+    if (status == TMS_EIO) return tms_fail(err, TMS_EIO, "%s", problem.message);
+    if (status != TMS_OK) return TMS_OK;
+    *taken = better(v, other);
+    tms_target_free(*taken ? v->target : other);
+    if (*taken) v->target = other;
+    return TMS_OK;
+}
+
+static bool has_fewer_other_types(const struct verify *v, const struct tms_target *t)
+{
+    return count_other_types(v, t) < count_other_types(v, v->target);
+}
+
+static bool fits_better(const struct verify *v, const struct tms_target *t)
+{
+    int is = order(v, t), was = order(v, v->target);
+    return is > was || (is == was && has_fewer_other_types(v, t));
+}
+
+/* The plan that fits the file best: by the file type's rules; as the converter writes it, or in the source's order
+ * (--keep-split), if that is the file's; with the file's own types, if none were asked for. */
 static tms_status choose_plan(struct verify *v, const struct tms_spec *spec, struct tms_error *err)
 {
-    bool asked = v->options->recipe.n_types > 0;
-    tms_status status = plan(v, spec, &v->recipe, v->converter, &v->target, err);
-    if (status != TMS_OK) return status;
-    size_t n_other = count_other_types(v, v->target);
-    bool try_converter = !v->told && is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF;
-    if (try_converter && (n_other || !same_order(v, v->target))) {
-        struct tms_target *other = NULL;
-        if (plan(v, spec, &v->recipe, true, &other, NULL) == TMS_OK && same_order(v, other)) {
-            tms_target_free(v->target);
-            v->target = other;
-            n_other = count_other_types(v, v->target);
-            other = NULL;
-        }
-        tms_target_free(other);
-    }
-    if (n_other == 0 || asked || v->told || spec->dialect != TMS_DIALECT_GGUF) return TMS_OK;
+    bool taken = false, gguf = spec->dialect == TMS_DIALECT_GGUF;
     struct tms_quantize_options user = v->recipe;
-    struct tms_target *other = NULL;
-    status = own_types(v, &user, err);
-    if (status != TMS_OK) return status;
-    if (plan(v, spec, &user, false, &other, NULL) == TMS_OK && count_other_types(v, other) < n_other) {
-        tms_target_free(v->target);
-        v->target = other;
-        v->result.n_other_types = n_other;
-    } else {
-        tms_target_free(other);
+    tms_status status = plan(v, spec, &v->recipe, v->converter, &v->target, err);
+    if (status != TMS_OK || v->told || !gguf) return status;
+    if (is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF)
+        status = try_plan(v, spec, &v->recipe, true, fits_better, &taken, err);
+    if (status == TMS_OK && !taken && !same_order_of_tensors(v, v->target)) {
+        user.keep_split = true;
+        status = try_plan(v, spec, &user, false, fits_better, &taken, err);
+        if (!taken) user.keep_split = v->recipe.keep_split;
     }
-    return TMS_OK;
+    size_t n_other = count_other_types(v, v->target);
+    if (status != TMS_OK || n_other == 0 || asked_for_types(&v->options->recipe)) return status;
+    status = own_types(v, &user, err);
+    if (status == TMS_OK) status = try_plan(v, spec, &user, false, has_fewer_other_types, &taken, err);
+    if (taken && status == TMS_OK) v->result.n_other_types = n_other;
+    return status;
 }
 
 /* ---- names, types, shapes ---- */
@@ -269,7 +334,6 @@ static void report_keys(struct verify *v, const struct tms_key_list *keys)
 {
     for (size_t i = 0; i < keys->n; i++) {
         const struct tms_diff_key *k = &keys->items[i];
-        if (strcmp(k->key, "quantize.imatrix.file") == 0) continue; /* a path on the machine that made it */
         if (!k->a)
             found(v, "key '%s' is missing, rebuilt it is %s", k->key, k->b);
         else if (!k->b)
@@ -291,15 +355,46 @@ static tms_status compare_config(struct verify *v, struct tms_key_list *keys, st
     return status;
 }
 
-static bool same_contents(const char *a, const char *b)
+/* Is this what the file holds? One that is not there holds nothing. */
+static tms_status holds(bool *same, const char *path, const struct tms_buf *bytes, struct tms_error *err)
 {
-    char *x = NULL, *y = NULL;
-    size_t n = 0, m = 0;
-    bool same = tms_file_text(a, 1u << 30, &x, &n, NULL) == TMS_OK &&
-                tms_file_text(b, 1u << 30, &y, &m, NULL) == TMS_OK && n == m && memcmp(x, y, n) == 0;
-    free(x);
-    free(y);
-    return same;
+    char *text = NULL;
+    size_t n = 0;
+    *same = false;
+    if (!tms_path_exists(path) || tms_path_is_dir(path)) return TMS_OK;
+    tms_status status = tms_file_text(path, 1u << 30, &text, &n, err);
+    *same = status == TMS_OK && n == bytes->n && (n == 0 || memcmp(text, bytes->data, n) == 0);
+    free(text);
+    return status;
+}
+
+static tms_status file_holds(struct verify *v, bool *same, const char *name, const struct tms_buf *bytes,
+                             struct tms_error *err)
+{
+    char *path = tms_path_join(v->file->path, name);
+    tms_status status = path ? holds(same, path, bytes, err) : tms_fail_memory(err, strlen(name));
+    free(path);
+    return status;
+}
+
+static tms_status same_contents(bool *same, const char *a, const char *b, struct tms_error *err)
+{
+    enum { PIECE = 1 << 16 };
+    struct tms_file files[2] = {{.fd = -1}, {.fd = -1}};
+    uint8_t *pieces = malloc(2 * PIECE);
+    tms_status status = pieces ? TMS_OK : tms_fail_memory(err, 2 * PIECE);
+    if (status == TMS_OK) status = tms_file_open(&files[0], a, err);
+    if (status == TMS_OK) status = tms_file_open(&files[1], b, err);
+    *same = status == TMS_OK && files[0].size == files[1].size;
+    for (uint64_t at = 0; *same && status == TMS_OK && at < files[0].size; at += PIECE) {
+        uint64_t n = files[0].size - at < PIECE ? files[0].size - at : PIECE;
+        for (int i = 0; i < 2 && status == TMS_OK; i++)
+            status = tms_file_read(&files[i], pieces + i * PIECE, n, at, err);
+        *same = status == TMS_OK && memcmp(pieces, pieces + PIECE, n) == 0;
+    }
+    for (int i = 0; i < 2; i++) tms_file_close(&files[i]);
+    free(pieces);
+    return status;
 }
 
 /* Files that are made, not copied: of a folder that comes from GGUF. */
@@ -309,15 +404,10 @@ static tms_status compare_made_files(struct verify *v, struct tms_error *err)
     tms_status status = TMS_OK;
     for (size_t i = 0; i < files->n && status == TMS_OK; i++) {
         const struct tms_made_file *made = &files->items[i];
-        char *path = tms_path_join(v->file->path, made->name), *text = NULL;
-        size_t n = 0;
-        if (!path) status = tms_fail_memory(err, 256);
-        if (path && strcmp(made->name, "config.json") != 0 &&
-            (tms_file_text(path, 1u << 30, &text, &n, NULL) != TMS_OK || n != made->bytes.n ||
-             memcmp(text, made->bytes.data, n) != 0))
-            found(v, "file '%s' is not what the source gives", made->name);
-        free(text);
-        free(path);
+        bool same = true;
+        if (made->bytes.failed) return tms_fail_memory(err, made->bytes.n);
+        if (strcmp(made->name, "config.json") != 0) status = file_holds(v, &same, made->name, &made->bytes, err);
+        if (!same && status == TMS_OK) found(v, "file '%s' is not what the source gives", made->name);
     }
     return status;
 }
@@ -330,14 +420,16 @@ static tms_status compare_side_files(struct verify *v, struct tms_error *err)
     DIR *d = opendir(v->source->path);
     if (!d) return tms_fail(err, TMS_EIO, "%s: cannot be listed", v->source->path);
     for (struct dirent *entry; status == TMS_OK && (entry = readdir(d));) {
+        bool same = true;
         if (!tms_target_goes_along(entry->d_name)) continue;
         char *a = tms_path_join(v->source->path, entry->d_name), *b = tms_path_join(v->file->path, entry->d_name);
         if (!a || !b)
             status = tms_fail_memory(err, 256);
         else if (!tms_path_is_dir(a) && !tms_path_exists(b))
             found(v, "file '%s' is missing", entry->d_name);
-        else if (!tms_path_is_dir(a) && !same_contents(a, b))
-            found(v, "file '%s' is not the source's", entry->d_name);
+        else if (!tms_path_is_dir(a))
+            status = same_contents(&same, a, b, err);
+        if (!same && status == TMS_OK) found(v, "file '%s' is not the source's", entry->d_name);
         free(a);
         free(b);
     }
@@ -437,12 +529,30 @@ static void report_tensors(struct verify *v)
     }
 }
 
+/* Folders: config.json and the index to the letter, and the shards' names. */
+static tms_status compare_texts(struct verify *v, bool *same, struct tms_error *err)
+{
+    const struct tms_target *t = v->target;
+    struct tms_buf config = {0}, index = {0};
+    tms_status status = tms_target_config_text(t, &config, err);
+    for (size_t f = 0; f < t->n_files; f++)
+        *same &= strcmp(tms_path_base(v->file->files[f]->path), t->files[f].name) == 0;
+    if (status == TMS_OK && *same) status = file_holds(v, same, "config.json", &config, err);
+    if (status == TMS_OK && *same && t->n_files > 1) {
+        status = tms_target_index_text(t, &index, err);
+        if (status == TMS_OK) status = file_holds(v, same, "model.safetensors.index.json", &index, err);
+    }
+    tms_buf_free(&config);
+    tms_buf_free(&index);
+    return status;
+}
+
 /* Headers, places and padding: is every byte what would be written? Only asked when there are no findings. */
 static tms_status compare_files(struct verify *v, struct tms_error *err)
 {
     const struct tms_target *t = v->target;
     bool same = t->n_files == v->file->n_files;
-    tms_status status = TMS_OK;
+    tms_status status = same && t->folder ? compare_texts(v, &same, err) : TMS_OK;
     for (size_t f = 0; f < t->n_files && same && status == TMS_OK; f++) {
         const struct tms_out_file *file = &t->files[f];
         same = file->size == v->file->files[f]->size;
@@ -527,8 +637,6 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
 {
     struct verify v = {.options = options, .recipe = options->recipe};
     v.recipe.allow_requantize = true; /* it was done already */
-    v.recipe.keep_split = false;
-    v.recipe.split_max_bytes = v.recipe.split_max_tensors = 0;
     pthread_mutex_init(&v.lock, NULL);
     tms_status status = verify(&v, file, source, err);
     if (status == TMS_OK) *result = v.result;
