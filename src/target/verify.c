@@ -280,7 +280,8 @@ static tms_status choose_plan(struct verify *v, const struct tms_spec *spec, str
     struct tms_quantize_options user = v->recipe;
     tms_status status = plan(v, spec, &v->recipe, v->converter, &v->target, err);
     if (status != TMS_OK || v->told || !gguf) return status;
-    if (is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF)
+    bool fits = order(v, v->target) == 3 && count_other_types(v, v->target) == 0;
+    if (!fits && is_converter_type(spec) && v->source->kind != TMS_SOURCE_GGUF)
         status = try_plan(v, spec, &v->recipe, true, fits_better, &taken, err);
     if (status == TMS_OK && !taken && !same_order_of_tensors(v, v->target)) {
         user.keep_split = true;
