@@ -89,7 +89,8 @@ static void decode_bnb(unsigned form, uint32_t block, const uint8_t *bytes, size
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     if (!n_codecs) find_codecs();
-    if (n < 3 || n > MOST_BYTES) return 0;
+    if (n < 3) return 0;
+    if (n > MOST_BYTES) n = MOST_BYTES;
     unsigned type = bytes[0] % (unsigned)(n_codecs + N_BNB), shift = bytes[1] % 4;
     uint32_t block = 32u << bytes[2] % 8;
     /* an own copy, so that one byte too many is seen */
