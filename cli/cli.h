@@ -81,6 +81,19 @@ int parse_options(const struct command *command, int argc, char **argv, const st
 int parse_options_between(const struct command *command, int argc, char **argv, const struct option *options,
                           size_t n_options, struct common *common, const char **positional, size_t least, size_t most);
 
+/* What quantize, llama-quantize and verify share: the options that tell how a file is made, most of them
+ * llama-quantize's. Zero-initialize. */
+struct recipe_options {
+    struct texts include, exclude, tensor_types, override_kv;
+    const char *tensor_types_file, *compat;
+    char *file_text; /* the words of that file; free with free */
+};
+enum { N_RECIPE_OPTIONS = 12 };
+/* Fills `rows` with them. */
+void recipe_option_rows(struct option *rows, struct recipe_options *r, struct tms_quantize_options *o);
+/* After parsing: adds the words of --tensor-type-file and hands everything over. -1 to go on, or an exit code. */
+int finish_recipe_options(const struct command *command, struct recipe_options *r, struct tms_quantize_options *o);
+
 /* "tamis: MESSAGE" on standard error; returns the exit code for the status. */
 int fail_with(tms_status status, const struct tms_error *err);
 /* "tamis COMMAND: MESSAGE (see …)"; returns 1. */

@@ -169,7 +169,7 @@ struct tms_quantize_options {
     size_t n_types;
     unsigned n_threads;         /* 0: all processors */
     bool pure;                  /* GGUF: one type for all tensors */
-    bool allow_requantize;      /* GGUF sources: quantized tensors may change their type */
+    bool allow_requantize;      /* GGUF sources: quantized tensors may be quantized anew */
     bool force;                 /* replace an output folder that exists */
     bool dry_run;               /* plan everything, write nothing */
     bool vocab_only;            /* GGUF: key-values and tokenizer, no tensors */
@@ -289,8 +289,9 @@ void tms_diff_key_at(const struct tms_diff *diff, size_t i, struct tms_diff_key 
 
 struct tms_verify_options {
     /* How the file was made, as far as it does not tell itself: with n_types 0 the type comes from the file
-     * (general.file_type or quantization_config), as do the types of tensors, where they are not those of the file
-     * type's rules. Threads and progress are taken from here, too. */
+     * (general.file_type, quantization_config or dtype), as do the types of tensors, where they are not those of the
+     * file type's rules, unless an option here asks for types; and the way it is split, unless an option here does.
+     * Threads and progress are taken from here, too. */
     struct tms_quantize_options recipe;
     tms_line_fn finding; /* one line per difference, in the order of the file */
     void *finding_ctx;
@@ -302,14 +303,15 @@ struct tms_verify_result {
     size_t n_tensors, n_differing; /* stored tensors, scales included */
     size_t n_other_types; /* tensors whose types are not those of the file type's rules; rebuilt with the file's own */
     uint64_t bytes;       /* compared */
-    bool identical;       /* headers and padding, too: what tamis would write is this file, byte for byte */
+    bool identical;       /* headers, padding and config.json, too: tamis would write the very same bytes */
     /* the first difference in tensor data, if n_differing */
     char tensor[256];
     uint64_t row, block; /* block within its row; of 4-bit codes of bitsandbytes, within the tensor */
 };
 
 /* Rebuilds in memory what tms_quantize or tms_convert would write from `source`, and compares with `file`: a GGUF file
- * (the first of a split) or a folder for bitsandbytes. Nothing is written. TMS_OK even if there are findings. */
+ * (the first of a split) or a folder, for bitsandbytes or plain. Nothing is written. TMS_OK even if there are findings.
+ */
 tms_status tms_verify(const char *file, const char *source, const struct tms_verify_options *options,
                       struct tms_verify_result *result, struct tms_error *err);
 

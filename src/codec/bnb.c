@@ -5,6 +5,8 @@
  * that maximum as its absmax: so does the library. The 8-bit quantizer of the absmax values does the same with 255. */
 #include "codec/bnb.h"
 
+#include <math.h>
+
 #include "base/cpu.h"
 #include "base/numbers.h"
 
@@ -142,6 +144,7 @@ static uint8_t dynamic_rank(float s)
  * by one in about 0.3 % of cases, harmlessly: neighbours near zero lie closer than a step. */
 static uint8_t dynamic_code(float t)
 {
+    if (isnan(t)) t = 0; /* 0 times the inverse of a subnormal, which is infinite */
     t = t < -1 ? -1 : t > 1 ? 1 : t;
     uint16_t step = (uint16_t)((t + 1) * 0.5f * 65535 + 0.5f);
     return dynamic_rank(-1 + (2.0f * (float)step) / 65535);

@@ -70,7 +70,13 @@ expect diff_of_nothing 2 'no such file' "$tamis" diff models/pebble "$scratch/no
 expect verify_gguf 0 'verified: Q4_K_M of .* same in every byte' "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble
 expect verify_folder 0 'verified: nf4:dq of ' "$tamis" verify "$scratch/three/pebble-nf4-dq" --source models/pebble
 expect verify_json 0 '"identical": true' "$tamis" verify "$scratch/three/pebble-q8_0.gguf" --source models/pebble --json
-expect verify_split 0 'verified: BF16 of ' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split 0 'verified: BF16 of .* same in every byte' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split_otherwise 0 'laid out in another way' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble --split-max-tensors 70
+expect verify_as_told 0 'same in every byte' bash -c "'$tamis' quantize models/pebble --to q4_k_m --pure --tensor-type ffn_up=q5_0 -o '$scratch/p.gguf' -q && '$tamis' verify '$scratch/p.gguf' --source models/pebble --pure --tensor-type ffn_up=q5_0"
+expect verify_not_as_told 4 "^tensor 'blk\.0\.ffn_up\.weight' is q5_0 " "$tamis" verify "$scratch/p.gguf" --source models/pebble --pure
+expect verify_vocabulary 0 'same in every byte' bash -c "'$tamis' convert models/pebble --vocab-only -o '$scratch/v.gguf' -q && '$tamis' verify '$scratch/v.gguf' --source models/pebble --vocab-only"
+expect verify_plain_folder 0 'verified: hf:f16 of .* same in every byte' bash -c "'$tamis' quantize '$scratch/three/pebble-q8_0.gguf' --to hf:f16 -o '$scratch/plain' -q && '$tamis' verify '$scratch/plain' --source '$scratch/three/pebble-q8_0.gguf'"
+expect folder_of_bitsandbytes_to_plain 0 'hf:bf16' "$tamis" quantize "$scratch/three/pebble-nf4-dq" --to hf:bf16 -o "$scratch/decoded"
 expect verify_other_type 4 "^tensor 'token_embd\.weight' is q6_k" "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble --to q8_0
 cp "$scratch/three/pebble-q8_0.gguf" "$scratch/bad.gguf"
 printf x | dd of="$scratch/bad.gguf" bs=1 seek=3000000 conv=notrunc status=none
@@ -135,7 +141,8 @@ expect unknown_type 1 "'q9' is no type" "$tamis" quantize models/pebble --to q9 
 expect wrong_path 2 'no such file or folder' "$tamis" inspect "$scratch/nowhere"
 expect not_a_model 2 'is no model' "$tamis" inspect README.md
 expect needs_weights 2 'needs importance weights' "$tamis" quantize models/pebble --to q2_k_s -o "$scratch/x"
-expect gguf_to_folder 2 'not supported yet' "$tamis" quantize "$scratch/one.gguf" --to nf4 -o "$scratch/x"
+expect gguf_to_folder 0 'nf4:dq' "$tamis" quantize "$scratch/one.gguf" --to nf4:dq -o "$scratch/from-gguf" --allow-requantize
+expect gguf_to_folder_verified 0 'nf4:dq of .* same in every byte' "$tamis" verify "$scratch/from-gguf" --source "$scratch/one.gguf"
 expect requantize 2 'allow-requantize' "$tamis" quantize "$scratch/one.gguf" --to q4_0 -o "$scratch/x.gguf"
 expect no_folder_to_write_in 3 'cannot be created' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/no/where.gguf"
 expect folder_exists 1 'exists already' "$tamis" quantize models/pebble --to nf4 -o "$scratch/three"

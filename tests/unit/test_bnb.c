@@ -274,6 +274,21 @@ static void block_sizes_are_powers_of_two_from_32_to_4096(void **state)
 
 /* ---- double quantization ---- */
 
+/* The inverse of the largest is infinite, and 0 times that no number. */
+static void zeros_beside_a_subnormal_have_the_code_of_zero(void **state)
+{
+    (void)state;
+    const float y[4] = {1e-40f, 0, -1e-40f, 0};
+    uint8_t codes[4];
+    float absmax;
+    tms_bnb_encode_dynamic8(y, 4, codes, &absmax);
+    assert_true(absmax == 1e-40f);
+    assert_true(tms_bnb_dynamic_map[codes[0]] == 1);
+    assert_true(fabsf(tms_bnb_dynamic_map[codes[1]]) < 1e-4f);
+    assert_int_equal(codes[2], 0);
+    assert_int_equal(codes[3], codes[1]);
+}
+
 static void absmax_codes_are_those_of_the_library(void **state)
 {
     (void)state;
@@ -423,6 +438,7 @@ int main(void)
         cmocka_unit_test(four_bit_tensor_may_be_encoded_in_parts),
         cmocka_unit_test(strange_floats_encode_alike_on_every_level),
         cmocka_unit_test(block_sizes_are_powers_of_two_from_32_to_4096),
+        cmocka_unit_test(zeros_beside_a_subnormal_have_the_code_of_zero),
         cmocka_unit_test(absmax_codes_are_those_of_the_library),
         cmocka_unit_test(dynamic8_codes_are_those_of_the_library),
         cmocka_unit_test(int8_rows_are_those_of_the_library),
