@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/numbers.h"
 
 #define TMS_ENCODER(name) void tms_##name##_encode(const float *x, void *blocks, size_t n)
@@ -99,6 +100,26 @@ TMS_ROW_CODEC(iq4_nl);
 TMS_ROW_CODEC(iq4_xs);
 TMS_WEIGHTED_ENCODER(iq4_nl);
 TMS_WEIGHTED_ENCODER(iq4_xs);
+
+/* tms_name_decode from name_decode_scalar and, on x86-64, its variants for vectors of 8 and 16 floats (decode_lanes.h);
+ * static functions of the file. */
+#if defined(__x86_64__)
+#define TMS_DECODER_BY_CPU(name)                                                                                       \
+    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \
+    {                                                                                                                  \
+        switch (tms_cpu_level()) {                                                                                     \
+        case TMS_CPU_AVX512: name##_decode_16(blocks, x, n); break;                                                    \
+        case TMS_CPU_AVX2: name##_decode_8(blocks, x, n); break;                                                       \
+        default: name##_decode_scalar(blocks, x, n); break;                                                            \
+        }                                                                                                              \
+    }
+#else
+#define TMS_DECODER_BY_CPU(name)                                                                                       \
+    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \
+    {                                                                                                                  \
+        name##_decode_scalar(blocks, x, n);                                                                            \
+    }
+#endif
 
 /* Blocks are structs of bytes, so that they may lie anywhere; both of our machines are little-endian, as the files. */
 static inline float tms_load_f16(const uint8_t bytes[2])
