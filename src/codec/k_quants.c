@@ -277,7 +277,7 @@ static void q8_k_decode_scalar(const void *restrict blocks, float *restrict x, s
 
 #define ROW_FUNCTIONS(name)                                                                                            \
     TMS_BY_CPU(extern, tms_##name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))                  \
-    TMS_DECODER_BY_CPU(name)
+    TMS_DECODER_BY_LANES(name)
 
 ROW_FUNCTIONS(q2_k)
 ROW_FUNCTIONS(q3_k)
