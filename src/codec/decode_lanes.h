@@ -1,6 +1,6 @@
 /* Codes to weights with vectors of LANES (8 or 16) floats: 32 codes, one per byte, become step * code and the like.
- * Decoders include this once per width, with TARGET (the instructions) and NAME(symbol) defined, and end it with
- * lanes_end.h; those with few steps of their own use DECODE_LANES_BODY... of the file that includes them.
+ * Included by decoders once per width, with TARGET (the instructions) and NAME(symbol) defined, and ended by
+ * lanes_end.h.
  *
  * Each product and sum is rounded by itself, in the order of the scalar decoder, so that floats are equal; which of two
  * NaNs comes out may differ. */
@@ -114,7 +114,7 @@ INLINE __m256i NAME(where_set)(uint32_t bits, int value)
 #endif
 }
 
-/* The two bits from bit `shift` on of every byte, shifted to bit `to`. */
+/* Of every byte the bits from bit `shift` on that `mask` leaves, moved to bit `to`. */
 INLINE __m256i NAME(bits)(__m256i bytes, int shift, int to, int mask)
 {
     bytes = shift > to ? _mm256_srli_epi16(bytes, shift - to) : _mm256_slli_epi16(bytes, to - shift);
