@@ -27,8 +27,8 @@
 
 #include "base/cpu.h"
 
-/* Candidates that may be searched, and room for a vector more. */
-enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 16 };
+/* Candidates that may be searched, and room for two vectors more. */
+enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 32 };
 
 #define LANES        8
 #define TARGET       TMS_TARGET_AVX2
