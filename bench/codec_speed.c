@@ -9,8 +9,8 @@
  * so that other work on the machine counts less; a table entry is the median over the repetitions. The last row copies
  * floats with memcpy: what the memory allows.
  *
- * TAMIS_CPU=scalar|avx2|avx512 lowers what tamis may use. Exit: 0 done, and all bytes are equal; 1 something differs or
- * is missing. */
+ * TAMIS_CPU=scalar|neon|avx2|avx512 lowers what tamis may use. Exit: 0 done, and all bytes are equal; 1 something
+ * differs or is missing. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdbool.h>
@@ -320,8 +320,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < n; i++) x[i] = 0.02f * random_normal();
     for (size_t i = 0; i < N_COLS; i++) importances[i] = powf(random_normal(), 2);
 
-    static const char *const levels[] = {"scalar", "avx2", "avx512"};
-    const char *level = levels[tms_cpu_level()];
+    const char *level = tms_cpu_name(tms_cpu_level());
     if (json)
         printf("{\"cpu\": \"%s\", \"ggml\": \"%s\", \"types\": [", level, ggml.version());
     else

@@ -8,8 +8,8 @@
 #include "base/numbers.h"
 #include "codec/bnb.h"
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
-enum { N_LEVELS = 3 };
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
+enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* ---- a small reader of safetensors: 8 bytes of length, a JSON header, the data ---- */
 

@@ -14,7 +14,7 @@ static const enum tms_type encoded_types[] = {
     TMS_TQ1_0, TMS_TQ2_0, TMS_Q1_0, TMS_Q2_0, TMS_MXFP4,   TMS_NVFP4,   TMS_IQ4_NL,  TMS_IQ4_XS, TMS_IQ1_M};
 enum { N_ENCODED = sizeof encoded_types / sizeof encoded_types[0] };
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
 
 /* ---- golden files of ggml ---- */
 

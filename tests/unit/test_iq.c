@@ -13,7 +13,7 @@
 static const enum tms_type types[] = {TMS_IQ2_XXS, TMS_IQ2_XS, TMS_IQ2_S, TMS_IQ3_XXS, TMS_IQ3_S};
 enum { N_TYPES = sizeof types / sizeof types[0] };
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
 enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* How many of the smallest distances a list of each codebook reaches. */
