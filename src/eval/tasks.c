@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "eval/session.h"
+#include "eval/models.h"
 #include "eval/statistics.h"
 
 enum { MOST_CHOICES = 26 };
@@ -27,7 +27,7 @@ struct choice {
 
 struct tasks {
     const char *path;
-    struct tms_session session;
+    struct tms_eval_models session;
     int32_t *ids;
     size_t n_ids, cap_ids;
     struct choice *choices; /* question after question */
@@ -101,11 +101,11 @@ static tms_status add_choice(struct tasks *t, size_t line, const struct question
     tms_buf_printf(&text, " %s", choice);
     tms_status status = text.failed ? tms_fail_memory(err, text.n) : TMS_OK;
     if (status == TMS_OK)
-        status =
-            tms_session_encode(&t->session, t->path, (char *)text.data, n_prompt, &given, &n_given, &cap_given, err);
+        status = tms_eval_models_encode(&t->session, t->path, (char *)text.data, n_prompt, &given, &n_given, &cap_given,
+                                        err);
     if (status == TMS_OK)
-        status =
-            tms_session_encode(&t->session, t->path, (char *)text.data, text.n, &t->ids, &t->n_ids, &t->cap_ids, err);
+        status = tms_eval_models_encode(&t->session, t->path, (char *)text.data, text.n, &t->ids, &t->n_ids,
+                                        &t->cap_ids, err);
     size_t n = t->n_ids - first;
     while (status == TMS_OK && same < n_given && same < n && given[same] == t->ids[first + same]) same++;
     if (status == TMS_OK && (same == 0 || same == n))
@@ -172,9 +172,10 @@ static tms_status run(struct tasks *t, struct tms_error *err)
         n_positions += sequences[i].n_scored;
     }
     struct tms_position *positions = tms_calloc(n_positions, sizeof *positions);
-    tms_status status = sequences && positions && t->log_p ? tms_session_run(&t->session, "choice", sequences,
-                                                                             t->n_choices, positions, n_positions, err)
-                                                           : tms_fail_memory(err, n_positions * sizeof *positions);
+    tms_status status =
+        sequences && positions && t->log_p
+            ? tms_eval_models_run(&t->session, "choice", sequences, t->n_choices, positions, n_positions, err)
+            : tms_fail_memory(err, n_positions * sizeof *positions);
     for (size_t i = 0; status == TMS_OK && i < t->n_choices; i++)
         for (size_t end = k + sequences[i].n_scored; k < end; k++) {
             t->log_p[i] -= positions[k].nll;
@@ -242,7 +243,7 @@ tms_status tms_evaluate_tasks(const char *model, const char *path, const struct 
     struct tasks t = {.path = path};
     struct owned_result *r = calloc(1, sizeof *r);
     tms_status status = r ? TMS_OK : tms_fail_memory(err, sizeof *r);
-    if (status == TMS_OK) status = tms_session_open(&t.session, model, options, true, err);
+    if (status == TMS_OK) status = tms_eval_models_open(&t.session, model, options, true, err);
     if (status == TMS_OK) status = read_file(&t, err);
     if (status == TMS_OK) status = run(&t, err);
     if (status == TMS_OK) {
@@ -259,7 +260,7 @@ tms_status tms_evaluate_tasks(const char *model, const char *path, const struct 
         *out = &r->result;
         r = NULL;
     }
-    tms_session_close(&t.session);
+    tms_eval_models_close(&t.session);
     free(r);
     free(t.answers);
     free(t.log_p);
