@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -31,6 +31,7 @@ _tamis()
     diff) options="--all" ;;
     verify) options="--source --to --imatrix --model-name --pre" ;;
     explain) options="--model --tensor" ;;
+    tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

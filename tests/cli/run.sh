@@ -85,6 +85,10 @@ expect explain_measures 0 '^  q4_k +4\.500 +7\.1[0-9] %$' "$tamis" explain Q4_K_
 expect explain_compares 0 'integers of 4 bits, a scale for a group of 32 ' "$tamis" explain q4_k
 expect explain_json 0 '"bits_per_weight": 4\.5' "$tamis" explain nf4 --json
 expect explain_unknown 1 'is no type' "$tamis" explain q9
+expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' tokenize models/pebble"
+expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
 expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
 
 expect no_command 1 'usage: tamis COMMAND' "$tamis"
