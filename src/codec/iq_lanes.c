@@ -26,8 +26,8 @@
 
 #include "codec/transpose.h"
 
-/* Candidates that may be searched, and room for a vector more. */
-enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 16 };
+/* Candidates that may be searched, and room for two vectors more. */
+enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 32 };
 
 #if defined(__aarch64__)
 #define LANES 4

@@ -142,6 +142,46 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
     if (scaled && rope->factor <= 0 && r->status == TMS_OK) fail(r, "factor", "of the rope scaling is missing");
 }
 
+uint64_t tms_config_window(const struct tms_config *config, uint64_t layer)
+{
+    bool has = layer < TMS_MAX_LAYERS && (config->window_layers[layer / 64] >> (layer % 64) & 1);
+    return has ? config->window : 0;
+}
+
+void tms_config_set_window(struct tms_config *config, uint64_t layer)
+{
+    if (layer < TMS_MAX_LAYERS) config->window_layers[layer / 64] |= UINT64_C(1) << (layer % 64);
+}
+
+/* Which layers see a window only: a list of kinds in new files; in old ones all of Mistral's, and Qwen's from
+ * max_window_layers on if use_sliding_window is set. Llama has none, whatever stands there. */
+static void read_window(struct reader *r, const json_t *text, struct tms_config *c)
+{
+    static const char list_key[] = "layer_types";
+    bool mistral = strcmp(c->model_type, "mistral") == 0 || strcmp(c->class_name, "MistralForCausalLM") == 0;
+    bool use = false;
+    uint64_t first = 0;
+    read_bool(r, text, "use_sliding_window", &use);
+    if (!mistral && !use) return;
+    if (mistral && !json_object_get(text, "sliding_window")) c->window = 4096; /* transformers' default */
+    read_count(r, text, "sliding_window", 1u << 30, &c->window);
+    if (!mistral) first = 28; /* transformers' default for Qwen2 and Qwen3 */
+    if (!mistral && present(text, "max_window_layers")) {
+        first = 0; /* it may say 0, which is no count */
+        if (json_integer_value(json_object_get(text, "max_window_layers")) != 0)
+            read_count(r, text, "max_window_layers", TMS_MAX_LAYERS, &first);
+    }
+    const json_t *list = present(text, list_key) ? json_object_get(text, list_key) : NULL;
+    if (list && (!json_is_array(list) || json_array_size(list) < c->n_layers)) {
+        fail(r, list_key, "is not a list with one kind for each layer");
+        return;
+    }
+    for (uint64_t l = 0; l < c->n_layers && c->window; l++) {
+        const char *kind = list ? json_string_value(json_array_get(list, (size_t)l)) : NULL;
+        if (list ? kind && strcmp(kind, "sliding_attention") == 0 : l >= first) tms_config_set_window(c, l);
+    }
+}
+
 static void read_dtype(struct reader *r, const json_t *config, enum tms_type *out)
 {
     char name[32] = "";
@@ -214,6 +254,7 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
     read_rope(&r, text, &c.rope);
+    read_window(&r, text, &c);
     if (r.status != TMS_OK) return r.status;
 
     if (c.n_heads && c.n_kv_heads && c.n_heads % c.n_kv_heads != 0)

@@ -13,6 +13,8 @@
 
 #include "base/error.h"
 
+#define TMS_MAX_LAYERS 8192u
+
 enum tms_rope_kind {
     TMS_ROPE_DEFAULT,
     TMS_ROPE_LINEAR,
@@ -41,7 +43,9 @@ struct tms_config {
     double rms_eps;
     struct tms_rope rope;
     bool tied, attention_bias, mlp_bias;
-    enum tms_type dtype;   /* declared type of the weights; TMS_TYPE_NONE if absent */
+    uint64_t window;                             /* sliding window of attention; 0: none */
+    uint64_t window_layers[TMS_MAX_LAYERS / 64]; /* bit per layer: those that have it */
+    enum tms_type dtype;                         /* declared type of the weights; TMS_TYPE_NONE if absent */
     char quant_method[32]; /* quantization_config.quant_method, "" if the weights are not quantized */
     uint64_t fp8_block[2]; /* weight_block_size: rows, columns; 0 if absent */
 };
@@ -49,6 +53,10 @@ struct tms_config {
 /* Reads a parsed config.json. Numbers that are there must make sense (TMS_EINPUT with `path`, key and value); what
  * is absent is left 0 and has_shape says whether enough is there. Multimodal configs are read from text_config. */
 tms_status tms_config_read(struct tms_config *out, const json_t *json, const char *path, struct tms_error *err);
+
+/* Positions that a layer's attention sees, its own included; 0: all before it. */
+uint64_t tms_config_window(const struct tms_config *config, uint64_t layer);
+void tms_config_set_window(struct tms_config *config, uint64_t layer);
 
 /* "bfloat16" and so on, as torch names a type; NULL for types torch has no name for. */
 const char *tms_torch_dtype_name(enum tms_type type);

@@ -154,3 +154,16 @@ tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *sour
     tms_kvs_set_u32(kvs, "general.quantization_version", 2);
     return kvs->failed ? tms_fail_memory(err, 0) : TMS_OK;
 }
+
+void tms_metadata_window(struct tms_kvs *kvs, const struct tms_config *c)
+{
+    uint8_t layers[TMS_MAX_LAYERS];
+    uint64_t n = 0;
+    for (uint64_t l = 0; l < c->n_layers && l < TMS_MAX_LAYERS; l++) {
+        layers[l] = tms_config_window(c, l) != 0;
+        n += layers[l];
+    }
+    if (n == 0 || c->window >= c->context) return;
+    tms_kvs_set_u32(kvs, TMS_KEY_WINDOW, (uint32_t)c->window);
+    if (n < c->n_layers) tms_kvs_set_array(kvs, TMS_KEY_WINDOW_LAYERS, TMS_KV_BOOL, c->n_layers, layers, c->n_layers);
+}

@@ -18,6 +18,14 @@ struct tms_metadata_options {
 tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *source,
                               const struct tms_metadata_options *options, struct tms_error *err);
 
+/* The sliding window of attention, for which llama.cpp's "llama", "qwen2" and "qwen3" have no keys: keys of our own
+ * that others ignore. u32, and bools for each layer where not all have it. */
+#define TMS_KEY_WINDOW        "tamis.attention.sliding_window"
+#define TMS_KEY_WINDOW_LAYERS "tamis.attention.sliding_window_layers"
+
+/* Appends them, if the model has a window that a text within its context can outgrow. */
+void tms_metadata_window(struct tms_kvs *kvs, const struct tms_config *config);
+
 /* "7.6B", "456K": at least two digits. */
 void tms_size_label(char out[32], uint64_t n_parameters);
 

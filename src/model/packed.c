@@ -159,9 +159,8 @@ tms_status tms_packed_find(struct tms_source *source, struct tms_error *err)
 
 /* ---- values ---- */
 
-/* absmax of blocks [first, first + n). */
-static tms_status read_absmax(const struct tms_source *s, const struct tms_packed *p, uint64_t first, uint64_t n,
-                              float *absmax, struct tms_error *err)
+tms_status tms_packed_scales(const struct tms_source *s, const struct tms_packed *p, uint64_t first, uint64_t n,
+                             float *absmax, struct tms_error *err)
 {
     const struct tms_tensor *t = &s->tensors[p->absmax];
     if (!p->nested) return tms_file_read(s->files[t->file], absmax, n * sizeof *absmax, t->offset + first * 4, err);
@@ -192,7 +191,7 @@ tms_status tms_packed_read(const struct tms_source *source, const struct tms_ten
     uint64_t first_scale = first / per_scale, n_scales = (n + per_scale - 1) / per_scale;
     float *scales = tms_calloc(n_scales, sizeof *scales);
     tms_status status =
-        scales ? read_absmax(source, p, first_scale, n_scales, scales, err) : tms_fail_memory(err, n_scales * 4);
+        scales ? tms_packed_scales(source, p, first_scale, n_scales, scales, err) : tms_fail_memory(err, n_scales * 4);
     if (status == TMS_OK && p->eight) {
         status = tms_file_read(file, raw, n, tensor->offset + first, err);
         for (uint64_t row = 0; row < n_scales && status == TMS_OK; row++)

@@ -31,4 +31,8 @@ tms_status tms_packed_find(struct tms_source *source, struct tms_error *err);
 tms_status tms_packed_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
                            void *raw, float *out, struct tms_error *err);
 
+/* Scales [first, first + n) as f32: absmax of blocks, double quantization undone, or SCB of rows. */
+tms_status tms_packed_scales(const struct tms_source *source, const struct tms_packed *packed, uint64_t first,
+                             uint64_t n, float *scales, struct tms_error *err);
+
 #endif

@@ -261,6 +261,28 @@ static void warn_of_other_keys(const struct reader *r, const struct tms_restore_
     }
 }
 
+/* A window makes a model of "llama" Mistral's. */
+static void read_window(struct reader *r, struct tms_config *c)
+{
+    const struct tms_kvs *kvs = &r->source->gguf->kvs;
+    const struct tms_kv *kv = tms_kvs_find(kvs, TMS_KEY_WINDOW), *list = tms_kvs_find(kvs, TMS_KEY_WINDOW_LAYERS);
+    uint64_t n;
+    if (!kv) return;
+    bool ok = tms_kv_as_u64(kv, &n) && n > 0 && n < 1u << 30;
+    if (ok && list) ok = list->type == TMS_KV_ARRAY && list->elem_type == TMS_KV_BOOL && list->count == c->n_layers;
+    if (!ok) {
+        r->status =
+            tms_fail(r->err, TMS_EINPUT, "%s: key '%s' or its list of layers makes no sense", r->path, TMS_KEY_WINDOW);
+        return;
+    }
+    c->window = n;
+    for (uint64_t l = 0; l < c->n_layers; l++)
+        if (!list || list->bytes[l]) tms_config_set_window(c, l);
+    if (strcmp(c->model_type, "llama") != 0) return;
+    snprintf(c->model_type, sizeof c->model_type, "mistral");
+    snprintf(c->class_name, sizeof c->class_name, "MistralForCausalLM");
+}
+
 static bool has_tensor(const struct tms_source *s, const char *name)
 {
     return tms_source_find(s, name) != NULL;
@@ -311,6 +333,8 @@ tms_status tms_restore_numbers(struct tms_config *out, const struct tms_source *
     c.tied = !has_tensor(source, "output.weight");
     c.attention_bias = !arch->qkv_bias && has_tensor(source, "blk.0.attn_q.bias");
     c.mlp_bias = is_llama && has_tensor(source, "blk.0.ffn_up.bias");
+    read_window(&r, &c);
+    if (r.status != TMS_OK) return r.status;
     warn_of_other_keys(&r, options);
     *out = c;
     return TMS_OK;
@@ -368,6 +392,17 @@ static json_t *ends(const struct tms_source *source)
     return n ? json_integer((json_int_t)ids[0]) : json_null();
 }
 
+/* Qwen's form: a list of kinds. */
+static void put_window(json_t **json, const struct tms_config *c)
+{
+    json_t *kinds = json_array();
+    for (uint64_t l = 0; l < c->n_layers; l++)
+        json_array_append_new(kinds, json_string(tms_config_window(c, l) ? "sliding_attention" : "full_attention"));
+    tms_restored_set(json, "use_sliding_window", json_true());
+    tms_restored_set(json, "sliding_window", json_integer((json_int_t)c->window));
+    tms_restored_set(json, "layer_types", kinds);
+}
+
 tms_status tms_restore_config(struct tms_made_files *files, const struct tms_source *source,
                               const struct tms_config *config, const struct tms_restore_options *options,
                               struct tms_error *err)
@@ -383,8 +418,13 @@ tms_status tms_restore_config(struct tms_made_files *files, const struct tms_sou
         tms_torch_dtype_name(options->dtype), "bos_token_id", id_or_null(source, "bos"), "eos_token_id",
         id_or_null(source, "eos"), "pad_token_id", id_or_null(source, "padding"));
     if (c->has_head_dim) tms_restored_set(&json, "head_dim", json_integer((json_int_t)c->head_dim));
-    if (!source->arch->qkv_bias) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
+    bool mistral = strcmp(c->model_type, "mistral") == 0; /* it has no biases to tell of */
+    if (!source->arch->qkv_bias && !mistral) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
     if (strcmp(c->model_type, "llama") == 0) tms_restored_set(&json, "mlp_bias", json_boolean(c->mlp_bias));
+    if (mistral)
+        tms_restored_set(&json, "sliding_window", json_integer((json_int_t)c->window));
+    else if (c->window)
+        put_window(&json, c);
     tms_status status = tms_restored_put_json(files, "config.json", json, err);
     if (status != TMS_OK) return status;
     return tms_restored_put_json(files, "generation_config.json",

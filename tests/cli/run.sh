@@ -70,7 +70,13 @@ expect diff_of_nothing 2 'no such file' "$tamis" diff models/pebble "$scratch/no
 expect verify_gguf 0 'verified: Q4_K_M of .* same in every byte' "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble
 expect verify_folder 0 'verified: nf4:dq of ' "$tamis" verify "$scratch/three/pebble-nf4-dq" --source models/pebble
 expect verify_json 0 '"identical": true' "$tamis" verify "$scratch/three/pebble-q8_0.gguf" --source models/pebble --json
-expect verify_split 0 'verified: BF16 of ' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split 0 'verified: BF16 of .* same in every byte' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split_otherwise 0 'laid out in another way' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble --split-max-tensors 70
+expect verify_as_told 0 'same in every byte' bash -c "'$tamis' quantize models/pebble --to q4_k_m --pure --tensor-type ffn_up=q5_0 -o '$scratch/p.gguf' -q && '$tamis' verify '$scratch/p.gguf' --source models/pebble --pure --tensor-type ffn_up=q5_0"
+expect verify_not_as_told 4 "^tensor 'blk\.0\.ffn_up\.weight' is q5_0 " "$tamis" verify "$scratch/p.gguf" --source models/pebble --pure
+expect verify_vocabulary 0 'same in every byte' bash -c "'$tamis' convert models/pebble --vocab-only -o '$scratch/v.gguf' -q && '$tamis' verify '$scratch/v.gguf' --source models/pebble --vocab-only"
+expect verify_plain_folder 0 'verified: hf:f16 of .* same in every byte' bash -c "'$tamis' quantize '$scratch/three/pebble-q8_0.gguf' --to hf:f16 -o '$scratch/plain' -q && '$tamis' verify '$scratch/plain' --source '$scratch/three/pebble-q8_0.gguf'"
+expect folder_of_bitsandbytes_to_plain 0 'hf:bf16' "$tamis" quantize "$scratch/three/pebble-nf4-dq" --to hf:bf16 -o "$scratch/decoded"
 expect verify_other_type 4 "^tensor 'token_embd\.weight' is q6_k" "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble --to q8_0
 cp "$scratch/three/pebble-q8_0.gguf" "$scratch/bad.gguf"
 printf x | dd of="$scratch/bad.gguf" bs=1 seek=3000000 conv=notrunc status=none
@@ -85,6 +91,40 @@ expect explain_measures 0 '^  q4_k +4\.500 +7\.1[0-9] %$' "$tamis" explain Q4_K_
 expect explain_compares 0 'integers of 4 bits, a scale for a group of 32 ' "$tamis" explain q4_k
 expect explain_json 0 '"bits_per_weight": 4\.5' "$tamis" explain nf4 --json
 expect explain_unknown 1 'is no type' "$tamis" explain q9
+expect run_is_greedy 0 '^.*s name was the first of the emperor\. The emperor was the only person' "$tamis" run models/pebble -p 'The emperor' -n 48 --temp 0
+expect run_a_quantized_file 0 '[a-z]+' "$tamis" run "$scratch/three/pebble-q4_k_m.gguf" -p 'The emperor' -n 8 --temp 0
+expect run_a_bitsandbytes_folder 0 '[a-z]+' "$tamis" run "$scratch/three/pebble-nf4-dq" -p 'The emperor' -n 8 --temp 0
+expect run_echoes 0 '^The emperor.*s name was$' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --echo
+expect run_reads_standard_input 0 '^.*s name was$' bash -c "printf 'The emperor' | '$tamis' run models/pebble -p - -n 3 --temp 0"
+printf 'The emperor' >"$scratch/prompt"
+expect run_reads_a_file 0 '^.*s name was$' "$tamis" run models/pebble -f "$scratch/prompt" -n 3 --temp 0
+expect run_stops 0 '^.*s name was the first of the $' "$tamis" run models/pebble -p 'The emperor' --temp 0 --stop 'emperor. The' --stop never
+expect run_json 0 '"stop": "length"' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --json
+expect run_json_has_text 0 '"text": ".*s name was"' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --json
+expect run_tells_speed_and_seed 0 '^prompt: [0-9]+ tokens, .* seed 7$' "$tamis" run models/pebble -p 'The emperor' -n 3 --seed 7 -v
+expect run_repeats_a_seed 0 '' bash -c "cmp <('$tamis' run models/pebble -p It --seed 3 -n 30) <('$tamis' run models/pebble -p It --seed 3 -n 30 -t 1)"
+expect run_tells_that_the_context_is_full 0 'context of 20 positions is full' "$tamis" run models/pebble -p 'The emperor' -n -1 --ctx 20 --temp 0 --ignore-eos
+expect run_writes_logits 0 'logits of 3 tokens over a vocabulary of 4,096' "$tamis" run models/pebble --ids 1,2,3 --logits "$scratch/l.safetensors" --hidden
+expect logits_file_is_whole 0 '^hidden_states +\(7, 3, 256\) ' "$tamis" inspect "$scratch/l.safetensors"
+printf '1, 2\n3' >"$scratch/ids"
+expect run_reads_ids_from_a_file 0 '"tokens": 3' "$tamis" run models/pebble --ids "@$scratch/ids" --logits "$scratch/l2.safetensors" --json
+expect run_wants_one_prompt 1 'one of -p, --file and --ids, not more' "$tamis" run models/pebble -p x --ids 1
+expect run_id_outside 2 'id 4096; ids are 0 to 4095' "$tamis" run models/pebble --ids 1,4096 --logits "$scratch/no.safetensors"
+expect run_no_ids 2 'there are none' "$tamis" run models/pebble --ids '' --logits "$scratch/no.safetensors"
+expect run_ids_that_are_words 2 "'x' is no number" "$tamis" run models/pebble --ids 1,x
+expect run_prompt_too_long 2 'does not fit into a context of 4 positions' "$tamis" run models/pebble --ids 1,2,3,4,5 --ctx 4
+expect run_empty_prompt 2 'no tokens' "$tamis" run models/pebble -p ''
+expect run_bad_cache 2 "f16" "$tamis" run models/pebble -p x --kv q9
+expect run_bad_temperature 1 'temperature -1' "$tamis" run models/pebble -p x --temp -1
+expect run_config_alone 2 'no weights' "$tamis" run models/pebble/config.json -p x
+expect run_one_file_alone 2 'name the folder' "$tamis" run models/pebble/model.safetensors -p x
+expect run_failure_leaves_nothing 2 'No such file' ls "$scratch/no.safetensors"
+expect run_interrupted_keeps_what_was_said 130 '^.*s name was the first of the emperor' bash -c "
+    '$tamis' run models/pebble -p 'The emperor' -n -1 --ctx 1000000 --temp 0 --ignore-eos -q >'$scratch/said' &
+    pid=\$!
+    for i in \$(seq 400); do [ \$(stat -c %s '$scratch/said') -gt 400 ] && break; sleep 0.01; done
+    kill -INT \$pid
+    wait \$pid; code=\$?; cat '$scratch/said'; exit \$code"
 expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
 
 expect no_command 1 'usage: tamis COMMAND' "$tamis"
@@ -101,7 +141,8 @@ expect unknown_type 1 "'q9' is no type" "$tamis" quantize models/pebble --to q9 
 expect wrong_path 2 'no such file or folder' "$tamis" inspect "$scratch/nowhere"
 expect not_a_model 2 'is no model' "$tamis" inspect README.md
 expect needs_weights 2 'needs importance weights' "$tamis" quantize models/pebble --to q2_k_s -o "$scratch/x"
-expect gguf_to_folder 2 'not supported yet' "$tamis" quantize "$scratch/one.gguf" --to nf4 -o "$scratch/x"
+expect gguf_to_folder 0 'nf4:dq' "$tamis" quantize "$scratch/one.gguf" --to nf4:dq -o "$scratch/from-gguf" --allow-requantize
+expect gguf_to_folder_verified 0 'nf4:dq of .* same in every byte' "$tamis" verify "$scratch/from-gguf" --source "$scratch/one.gguf"
 expect requantize 2 'allow-requantize' "$tamis" quantize "$scratch/one.gguf" --to q4_0 -o "$scratch/x.gguf"
 expect no_folder_to_write_in 3 'cannot be created' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/no/where.gguf"
 expect folder_exists 1 'exists already' "$tamis" quantize models/pebble --to nf4 -o "$scratch/three"

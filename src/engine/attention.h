@@ -1,0 +1,30 @@
+/* Causal attention over the cache, without a matrix of scores: keys come in blocks of 64, scores of a block are made,
+ * and the running maximum, sum and weighted values of each query are corrected (Milakov and Gimelshein 2018; Dao et al.
+ * 2022). Blocks begin at positions that are multiples of 64, and a block that a query does not see changes nothing, so
+ * a query's result does not depend on which others are computed with it. */
+#ifndef TMS_ENGINE_ATTENTION_H
+#define TMS_ENGINE_ATTENTION_H
+
+#include "base/threads.h"
+#include "engine/cache.h"
+
+struct tms_attention {
+    const struct tms_cache *cache; /* holds keys and values of positions 0 … start + n - 1 */
+    size_t layer;                  /* of the cache */
+    size_t first_seq;              /* of the cache: sequence 0 of q and out */
+    size_t n_seqs, n, start;       /* as in struct tms_batch */
+    size_t n_heads;                /* of queries: a multiple of the cache's */
+    size_t window;                 /* position p sees p - window + 1 … p; 0: all before it */
+    float scale;                   /* of the scores */
+    const float *q;                /* [n_seqs * n][q_stride], head after head */
+    size_t q_stride;
+    float *out; /* [n_seqs * n][out_stride], head after head */
+    size_t out_stride;
+    float *scratch; /* tms_attention_scratch floats for each worker */
+};
+
+/* Floats of scratch memory that one worker needs. */
+size_t tms_attention_scratch(size_t n_heads, size_t n_kv_heads, size_t head_dim);
+tms_status tms_attention_run(struct tms_pool *pool, const struct tms_attention *a, struct tms_error *err);
+
+#endif

@@ -1,0 +1,86 @@
+/* The forward pass of a decoder, from any stored format, in f32.
+ *
+ * A pass goes token ids -> hidden states -> layers -> logits, and every boundary is a function of its own, so that a
+ * caller can walk a model that is larger than memory layer by layer (tms_net_hold), look at hidden states between
+ * layers, or see the input of every linear layer (tms_net_tap).
+ *
+ * Results are the same bits for any number of threads, on any CPU, and however tokens are cut into passes: every dot
+ * product has one fixed order of sums (kernels/matmul.h), and attention walks the keys in fixed blocks (attention.h).
+ */
+#ifndef TMS_ENGINE_NET_H
+#define TMS_ENGINE_NET_H
+
+#include "base/threads.h"
+#include "engine/cache.h"
+#include "model/source.h"
+
+struct tms_net;
+
+/* The linear layers of a block, by what they do. */
+enum tms_linear {
+    TMS_LINEAR_Q,
+    TMS_LINEAR_K,
+    TMS_LINEAR_V,
+    TMS_LINEAR_O,
+    TMS_LINEAR_GATE,
+    TMS_LINEAR_UP,
+    TMS_LINEAR_DOWN,
+    TMS_LINEAR_HEAD,
+    TMS_LINEARS
+};
+
+/* Sees x [n][stride], the input of a linear layer (its first `cols` columns; the rest are zeros). Layers that share
+ * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head. */
+typedef tms_status (*tms_tap_fn)(void *ctx, uint64_t layer, enum tms_linear linear, const float *x, size_t stride,
+                                 size_t n, uint64_t cols, struct tms_error *err);
+
+struct tms_net_options {
+    bool bounded;        /* weights are read into memory by tms_net_hold, instead of mapped files */
+    double int8_outlier; /* LLM.int8: activations from this magnitude on keep their precision, the others are rounded to
+                          * 8 bits (6.0 is usual); 0: int8 weights are decoded like all others */
+};
+
+/* What a net is, for callers. */
+struct tms_net_info {
+    uint64_t n_layers, hidden, vocab, context;
+    uint64_t n_kv_heads, head_dim;
+    size_t
+        stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16, or a little more */
+};
+
+/* Checks that all tensors are there in their shapes and can be decoded; norms and biases are read. The source and
+ * the pool are borrowed until tms_net_close. TMS_EINPUT names file and tensor. */
+tms_status tms_net_open(struct tms_net **out, const struct tms_source *source, struct tms_pool *pool,
+                        const struct tms_net_options *options, struct tms_error *err);
+void tms_net_close(struct tms_net *net);
+void tms_net_describe(const struct tms_net *net, struct tms_net_info *info);
+void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx);
+
+/* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
+uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);
+/* Bytes of working memory for passes over at most n_tokens tokens, logits of at most n_logits of them not counted. */
+uint64_t tms_net_working_bytes(const struct tms_net *net, size_t n_tokens);
+/* Bounded nets: from now on the weights of layers [first, first + n) are in memory, and no others; layer n_layers is
+ * the head. Nothing to do for mapped ones. */
+tms_status tms_net_hold(struct tms_net *net, uint64_t first, uint64_t n, struct tms_error *err);
+
+/* Where the tokens of a pass stand: n_seqs sequences of n tokens each, the first at position `start` (what the cache
+ * holds already). Hidden states are [n_seqs * n][stride]. */
+struct tms_batch {
+    size_t n_seqs, n;
+    size_t start;
+};
+
+/* hidden[i] = embedding of ids[i]. TMS_EINPUT for ids outside the vocabulary. The embedding is read row by row from
+ * the file, whatever is held. */
+tms_status tms_net_embed(struct tms_net *net, const int32_t *ids, size_t n, float *hidden, struct tms_error *err);
+/* Runs layers [first, first + n_layers) on hidden, in place. Keys and values go into the cache at positions start …
+ * start + n - 1 of each sequence. A cache with one layer serves all layers in turn (whole passes: start is 0). */
+tms_status tms_net_layers(struct tms_net *net, uint64_t first, uint64_t n_layers, const struct tms_batch *batch,
+                          struct tms_cache *cache, float *hidden, struct tms_error *err);
+/* Final norm and output layer of n hidden states (left as they are): logits [n][vocab]. */
+tms_status tms_net_logits(struct tms_net *net, const float *hidden, size_t n, float *logits, struct tms_error *err);
+/* Final norm only: out [n][stride]; what Hugging Face calls the last hidden state. */
+tms_status tms_net_final_norm(struct tms_net *net, const float *hidden, size_t n, float *out, struct tms_error *err);
+
+#endif

@@ -1,0 +1,32 @@
+/* A stored matrix [rows][cols] in memory (mapped or read), of which any tile can be decoded to f32. */
+#ifndef TMS_ENGINE_WEIGHT_H
+#define TMS_ENGINE_WEIGHT_H
+
+#include "model/packed.h"
+#include "model/source.h"
+
+struct tms_weight {
+    const struct tms_source *source;
+    const struct tms_tensor *tensor;
+    uint64_t rows, cols;
+    const uint8_t *data; /* the tensor's stored bytes; NULL while they are not held */
+    float *scales;       /* owned; of tensors whose scales are tensors of their own: absmax of each block or row, or
+                          * FP8's scales of blocks [ceil(rows / b0)][ceil(cols / b1)] */
+};
+
+/* Looks up the shape; TMS_EINPUT if the tensor cannot be decoded. Nothing is read. */
+tms_status tms_weight_init(struct tms_weight *out, const struct tms_source *source, const struct tms_tensor *tensor,
+                           struct tms_error *err);
+/* Reads the scales, if there are any (freed with tms_weight_drop). */
+tms_status tms_weight_scales(struct tms_weight *weight, struct tms_error *err);
+/* Stored bytes, and those that the scales take in memory. */
+uint64_t tms_weight_bytes(const struct tms_weight *weight);
+/* Forgets data, frees scales. */
+void tms_weight_drop(struct tms_weight *weight);
+
+/* Columns [col, col + n_cols) of rows [row, row + n_rows) to out [n_rows][ld]; col is a multiple of 1024, and n_cols is
+ * 1024 or ends with the row. What is behind n_cols, up to a multiple of 16, becomes zero. */
+void tms_weight_tile(const struct tms_weight *weight, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
+                     float *out, size_t ld);
+
+#endif
