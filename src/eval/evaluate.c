@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "eval/models.h"
+#include "eval/subjects.h"
 #include "eval/statistics.h"
 
 enum { LEAST_CONTEXT = 8, LLAMA_CONTEXT = 512, FULL_CONTEXT = 2048 };
@@ -69,14 +69,14 @@ static tms_status parse_ids(struct windows *w, const char *path, const char *tex
     return TMS_OK;
 }
 
-static tms_status read_tokens(struct windows *w, struct tms_eval_models *s, struct tms_error *err)
+static tms_status read_tokens(struct windows *w, struct tms_subjects *s, struct tms_error *err)
 {
     const char *path = s->options->data ? s->options->data : s->options->ids;
     char *text = NULL;
     size_t n_bytes = 0;
     tms_status status = tms_file_text(path, INT32_MAX, &text, &n_bytes, err);
     if (status == TMS_OK)
-        status = s->options->data ? tms_eval_models_encode(s, path, text, n_bytes, &w->ids, &w->n_ids, &w->cap, err)
+        status = s->options->data ? tms_subjects_encode(s, path, text, n_bytes, &w->ids, &w->n_ids, &w->cap, err)
                                   : parse_ids(w, path, text, n_bytes, err);
     free(text);
     if (status == TMS_OK && w->n_ids < w->context)
@@ -86,9 +86,9 @@ static tms_status read_tokens(struct windows *w, struct tms_eval_models *s, stru
     return status;
 }
 
-static tms_status cut(struct windows *w, const struct tms_eval_models *s, struct tms_error *err)
+static tms_status cut(struct windows *w, const struct tms_subjects *s, struct tms_error *err)
 {
-    int32_t bos = s->options->data ? tms_eval_models_bos(s) : -1;
+    int32_t bos = s->options->data ? tms_subjects_bos(s) : -1;
     size_t first = w->full ? 0 : w->context / 2;
     w->n = w->n_ids / w->context;
     if (s->options->n_chunks && s->options->n_chunks < w->n) w->n = (size_t)s->options->n_chunks;
@@ -109,29 +109,29 @@ tms_status tms_evaluate(const char *model, const struct tms_eval_options *option
                         struct tms_error *err)
 {
     double start = tms_seconds();
-    struct tms_eval_models session = {0};
+    struct tms_subjects subjects = {0};
     struct windows w = {0};
     struct tms_eval_result r = {0};
     tms_status status = check_options(&w, options, err);
-    if (status == TMS_OK) status = tms_eval_models_open(&session, model, options, options->data != NULL, err);
-    if (status == TMS_OK) status = read_tokens(&w, &session, err);
-    if (status == TMS_OK) status = cut(&w, &session, err);
+    if (status == TMS_OK) status = tms_subjects_open(&subjects, model, options, options->data != NULL, err);
+    if (status == TMS_OK) status = read_tokens(&w, &subjects, err);
+    if (status == TMS_OK) status = cut(&w, &subjects, err);
     if (status == TMS_OK)
-        status = tms_eval_models_run(&session, "window", w.sequences, w.n, w.positions, w.n * w.n_scored, err);
+        status = tms_subjects_run(&subjects, "window", w.sequences, w.n, w.positions, w.n * w.n_scored, err);
     if (status == TMS_OK) status = tms_eval_summarize(w.positions, w.n * w.n_scored, options->base != NULL, &r, err);
     if (status == TMS_OK) {
         r.n_tokens = w.n_ids;
         r.n_windows = w.n;
         r.context = w.context;
         r.bos = w.bos;
-        r.weights_alone = session.weights_alone;
-        r.by_layer = session.by_layer;
-        r.planned_bytes = options->ram ? session.planned_bytes : 0;
-        r.run_seconds = session.seconds;
+        r.weights_alone = subjects.weights_alone;
+        r.by_layer = subjects.by_layer;
+        r.planned_bytes = options->ram ? subjects.planned_bytes : 0;
+        r.run_seconds = subjects.seconds;
         r.seconds = tms_seconds() - start;
         *result = r;
     }
-    tms_eval_models_close(&session);
+    tms_subjects_close(&subjects);
     free(w.ids);
     free(w.sequences);
     free(w.positions);

@@ -14,7 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
-#include "eval/models.h"
+#include "eval/subjects.h"
 #include "eval/statistics.h"
 
 enum { MOST_CHOICES = 26 };
@@ -27,7 +27,7 @@ struct choice {
 
 struct tasks {
     const char *path;
-    struct tms_eval_models session;
+    struct tms_subjects subjects;
     int32_t *ids;
     size_t n_ids, cap_ids;
     struct choice *choices; /* question after question */
@@ -101,11 +101,11 @@ static tms_status add_choice(struct tasks *t, size_t line, const struct question
     tms_buf_printf(&text, " %s", choice);
     tms_status status = text.failed ? tms_fail_memory(err, text.n) : TMS_OK;
     if (status == TMS_OK)
-        status = tms_eval_models_encode(&t->session, t->path, (char *)text.data, n_prompt, &given, &n_given, &cap_given,
-                                        err);
+        status =
+            tms_subjects_encode(&t->subjects, t->path, (char *)text.data, n_prompt, &given, &n_given, &cap_given, err);
     if (status == TMS_OK)
-        status = tms_eval_models_encode(&t->session, t->path, (char *)text.data, text.n, &t->ids, &t->n_ids,
-                                        &t->cap_ids, err);
+        status =
+            tms_subjects_encode(&t->subjects, t->path, (char *)text.data, text.n, &t->ids, &t->n_ids, &t->cap_ids, err);
     size_t n = t->n_ids - first;
     while (status == TMS_OK && same < n_given && same < n && given[same] == t->ids[first + same]) same++;
     if (status == TMS_OK && (same == 0 || same == n))
@@ -143,7 +143,7 @@ static tms_status read_file(struct tasks *t, struct tms_error *err)
     char *text = NULL;
     size_t n_bytes = 0, line = 0;
     tms_status status = tms_file_text(t->path, INT32_MAX, &text, &n_bytes, err);
-    uint64_t most = t->session.options->n_chunks;
+    uint64_t most = t->subjects.options->n_chunks;
     for (char *c = text; status == TMS_OK && c < text + n_bytes && (most == 0 || t->n < most);) {
         char *end = memchr(c, '\n', (size_t)(text + n_bytes - c));
         if (!end) end = text + n_bytes;
@@ -172,10 +172,9 @@ static tms_status run(struct tasks *t, struct tms_error *err)
         n_positions += sequences[i].n_scored;
     }
     struct tms_position *positions = tms_calloc(n_positions, sizeof *positions);
-    tms_status status =
-        sequences && positions && t->log_p
-            ? tms_eval_models_run(&t->session, "choice", sequences, t->n_choices, positions, n_positions, err)
-            : tms_fail_memory(err, n_positions * sizeof *positions);
+    tms_status status = sequences && positions && t->log_p ? tms_subjects_run(&t->subjects, "choice", sequences,
+                                                                              t->n_choices, positions, n_positions, err)
+                                                           : tms_fail_memory(err, n_positions * sizeof *positions);
     for (size_t i = 0; status == TMS_OK && i < t->n_choices; i++)
         for (size_t end = k + sequences[i].n_scored; k < end; k++) {
             t->log_p[i] -= positions[k].nll;
@@ -204,7 +203,7 @@ static size_t largest(const double *log_p, const struct choice *choices, size_t 
 static void judge(struct tasks *t, struct tms_tasks_result *r)
 {
     size_t right = 0, right_normalized = 0, base = 0, base_normalized = 0, same = 0, at = 0;
-    r->has_base = t->session.n_models > 1;
+    r->has_base = t->subjects.n_models > 1;
     for (size_t i = 0; i < t->n; i++) {
         struct tms_task_answer *a = &t->answers[i];
         const double *log_p = t->log_p + at, *base_log_p = log_p + t->n_choices;
@@ -243,14 +242,14 @@ tms_status tms_evaluate_tasks(const char *model, const char *path, const struct 
     struct tasks t = {.path = path};
     struct owned_result *r = calloc(1, sizeof *r);
     tms_status status = r ? TMS_OK : tms_fail_memory(err, sizeof *r);
-    if (status == TMS_OK) status = tms_eval_models_open(&t.session, model, options, true, err);
+    if (status == TMS_OK) status = tms_subjects_open(&t.subjects, model, options, true, err);
     if (status == TMS_OK) status = read_file(&t, err);
     if (status == TMS_OK) status = run(&t, err);
     if (status == TMS_OK) {
         judge(&t, &r->result);
-        r->result.weights_alone = t.session.weights_alone;
-        r->result.by_layer = t.session.by_layer;
-        r->result.planned_bytes = options->ram ? t.session.planned_bytes : 0;
+        r->result.weights_alone = t.subjects.weights_alone;
+        r->result.by_layer = t.subjects.by_layer;
+        r->result.planned_bytes = options->ram ? t.subjects.planned_bytes : 0;
         r->result.seconds = tms_seconds() - start;
         r->result.n_questions = t.n;
         r->result.answers = t.answers;
@@ -260,7 +259,7 @@ tms_status tms_evaluate_tasks(const char *model, const char *path, const struct 
         *out = &r->result;
         r = NULL;
     }
-    tms_eval_models_close(&t.session);
+    tms_subjects_close(&t.subjects);
     free(r);
     free(t.answers);
     free(t.log_p);

@@ -136,7 +136,7 @@ def set_added(tokenizer: dict) -> None:
         "special_tokens": {"<s>": {"id": "<s>", "ids": [4096], "tokens": ["<s>"]}, "</s>": {"id": "</s>", "ids": [4099], "tokens": ["</s>"]}}}]}
 
 
-def trained(context: Context) -> dict[str, Path]:
+def trained(context: Context, size: int = 2000) -> dict[str, Path]:
     """Small vocabularies with blocks for spaces: BPE with byte fallback, spelled as older and as newer files have it; unigram."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     corpus = (REPOSITORY / "models/pebble/calib.txt").read_text(encoding="utf-8").splitlines()
@@ -151,7 +151,7 @@ def trained(context: Context) -> dict[str, Path]:
 
     bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace()
-    bpe.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=2000, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False))
+    bpe.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=size, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False))
     plain = json.loads(bpe.to_str())
     plain["added_tokens"] = [token for token in plain["added_tokens"] if not token["content"].startswith("<0x")]
     plain["model"]["byte_fallback"] = True
@@ -171,7 +171,7 @@ def trained(context: Context) -> dict[str, Path]:
 
     unigram = Tokenizer(models.Unigram())
     unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.train_from_iterator(corpus, trainers.UnigramTrainer(vocab_size=1500, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False))
+    unigram.train_from_iterator(corpus, trainers.UnigramTrainer(vocab_size=size * 3 // 4, special_tokens=["<unk>", "<s>", "</s>"], unk_token="<unk>", show_progress=False))
     unigram.decoder = decoders.Metaspace()
     save("unigram", unigram)
     unigram.pre_tokenizer = None

@@ -1,5 +1,5 @@
-/* See session.h. */
-#include "eval/models.h"
+/* See subjects.h. */
+#include "eval/subjects.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -11,8 +11,8 @@
 /* Pages of the program, of threads and of small allocations that are touched for the first time on the way. */
 enum { RESERVE = 1 << 20 };
 
-tms_status tms_eval_models_open(struct tms_eval_models *s, const char *model, const struct tms_eval_options *options,
-                                bool tokenizes, struct tms_error *err)
+tms_status tms_subjects_open(struct tms_subjects *s, const char *model, const struct tms_eval_options *options,
+                             bool tokenizes, struct tms_error *err)
 {
     struct tms_error first = {""};
     s->options = options;
@@ -40,7 +40,7 @@ tms_status tms_eval_models_open(struct tms_eval_models *s, const char *model, co
     return status;
 }
 
-static void close_tokenizers(struct tms_eval_models *s)
+static void close_tokenizers(struct tms_subjects *s)
 {
     for (size_t m = 0; m < 2; m++) {
         tms_tokenizer_close(s->tokenizers[m]);
@@ -48,7 +48,7 @@ static void close_tokenizers(struct tms_eval_models *s)
     }
 }
 
-void tms_eval_models_close(struct tms_eval_models *s)
+void tms_subjects_close(struct tms_subjects *s)
 {
     close_tokenizers(s);
     for (size_t m = 0; m < 2; m++) {
@@ -56,11 +56,11 @@ void tms_eval_models_close(struct tms_eval_models *s)
         if (s->sources[m]) tms_source_close(s->sources[m]);
     }
     if (s->pool) tms_pool_free(s->pool);
-    *s = (struct tms_eval_models){0};
+    *s = (struct tms_subjects){0};
 }
 
-static tms_status encode(struct tms_eval_models *s, size_t m, const char *text, size_t n_bytes, int32_t **ids,
-                         size_t *n, size_t *cap, struct tms_error *err)
+static tms_status encode(struct tms_subjects *s, size_t m, const char *text, size_t n_bytes, int32_t **ids, size_t *n,
+                         size_t *cap, struct tms_error *err)
 {
     struct tms_tokenizer *t = s->tokenizers[m];
     struct tms_tokenize_options o = {.special = !s->options->no_bos, .no_parse_special = true};
@@ -72,8 +72,8 @@ static tms_status encode(struct tms_eval_models *s, size_t m, const char *text, 
     return status;
 }
 
-tms_status tms_eval_models_encode(struct tms_eval_models *s, const char *where, const char *text, size_t n_bytes,
-                                  int32_t **ids, size_t *n, size_t *cap, struct tms_error *err)
+tms_status tms_subjects_encode(struct tms_subjects *s, const char *where, const char *text, size_t n_bytes,
+                               int32_t **ids, size_t *n, size_t *cap, struct tms_error *err)
 {
     size_t before = *n, m = s->tokenizers[0] ? 0 : 1;
     tms_status status = encode(s, m, text, n_bytes, ids, n, cap, err);
@@ -90,7 +90,7 @@ tms_status tms_eval_models_encode(struct tms_eval_models *s, const char *where, 
     return status;
 }
 
-int32_t tms_eval_models_bos(const struct tms_eval_models *s)
+int32_t tms_subjects_bos(const struct tms_subjects *s)
 {
     const struct tms_tokenizer *t = s->tokenizers[0] ? s->tokenizers[0] : s->tokenizers[1];
     return t && !s->options->no_bos && tms_tokenizer_add_bos(t) ? tms_tokenizer_bos(t) : -1;
@@ -114,7 +114,7 @@ static void give_memory_back(void)
     malloc_trim(0);
 }
 
-static tms_status open_nets(struct tms_eval_models *s, struct tms_error *err)
+static tms_status open_nets(struct tms_subjects *s, struct tms_error *err)
 {
     const struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
     uint64_t vocab = 0;
@@ -132,8 +132,8 @@ static tms_status open_nets(struct tms_eval_models *s, struct tms_error *err)
 }
 
 /* The engine would find ids out of range only when it gets to them. */
-static tms_status check_sequences(const struct tms_eval_models *s, const char *name,
-                                  const struct tms_sequence *sequences, size_t n, struct tms_error *err)
+static tms_status check_sequences(const struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
+                                  size_t n, struct tms_error *err)
 {
     struct tms_net_info info;
     size_t longest = 0;
@@ -157,9 +157,9 @@ static tms_status check_sequences(const struct tms_eval_models *s, const char *n
     return TMS_OK;
 }
 
-tms_status tms_eval_models_run(struct tms_eval_models *s, const char *name, const struct tms_sequence *sequences,
-                               size_t n_sequences, struct tms_position *positions, size_t n_positions,
-                               struct tms_error *err)
+tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
+                            size_t n_sequences, struct tms_position *positions, size_t n_positions,
+                            struct tms_error *err)
 {
     double start = tms_seconds();
     struct tms_walk_plan plan = {0};
