@@ -161,7 +161,7 @@ static tms_status put_own(struct reader *r, const char *text)
 
 static bool are_equal(const struct set *a, const struct set *b)
 {
-    return a->n == b->n && (a->n == 0 || memcmp(a->ranges, b->ranges, a->n * sizeof *a->ranges) == 0);
+    return a->n == b->n && (!a->ranges || !b->ranges || memcmp(a->ranges, b->ranges, a->n * sizeof *a->ranges) == 0);
 }
 
 /* Takes over s. */
