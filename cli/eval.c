@@ -63,8 +63,9 @@ static void print_conditions(const struct eval *e, bool weights_alone, bool by_l
 static void print_eval(const struct eval *e, const struct tms_eval_result *r)
 {
     struct table t;
-    printf("%s windows of %s tokens, %s%s; %s predictions of %s tokens; %.2f windows/s\n", grouped(r->n_windows),
-           grouped(r->context), strcmp(e->options.style, "full") == 0 ? "all predicted" : "second halves predicted",
+    printf("%s window%s of %s tokens, %s%s; %s predictions of %s tokens; %.2f windows/s\n", grouped(r->n_windows),
+           r->n_windows == 1 ? "" : "s", grouped(r->context),
+           strcmp(e->options.style, "full") == 0 ? "all predicted" : "second halves predicted",
            r->bos ? ", BOS in front" : "", grouped(r->n_predicted), grouped(r->n_tokens),
            r->run_seconds > 0 ? (double)r->n_windows / r->run_seconds : 0);
     print_conditions(e, r->weights_alone, r->by_layer);

@@ -20,7 +20,8 @@ _tamis()
         local before=${current%"${current##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
-    --source|--model|--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --source|--model|--manifest|--base|--data|--tasks|--ids) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --style) mapfile -t COMPREPLY < <(compgen -W "llama full" -- "$current"); return ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
@@ -32,6 +33,7 @@ _tamis()
     diff) options="--all" ;;
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
+    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
         --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --llm-int8 --logits --hidden" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;

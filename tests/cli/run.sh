@@ -129,6 +129,42 @@ expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' t
 expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
+text=models/pebble/eval.txt
+expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
+expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
+expect eval_says_what_is_measured 0 '^weights alone: activations f32$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2
+expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
+expect eval_llm_int8 0 '8 bits below 5,' bash -c "'$tamis' quantize models/pebble --to int8 -o '$scratch/int8' -q && '$tamis' eval '$scratch/int8' --data $text --ctx 64 --chunks 2 --llm-int8=5 | sed 's/, others/,/'"
+expect eval_divergence 0 '^KL divergence +0\.009720 ± 0\.000469$' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8
+expect eval_json 0 '"p99.9": 0\.0975' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8 --json
+expect eval_quiet_is_a_number 0 '^56\.4474$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 -q
+expect eval_warns_of_long_windows 0 'warning: models/pebble: was made for [0-9]+ tokens; a window here has 4096' "$tamis" eval models/pebble --data $text --ctx 4096 --chunks 1
+"$tamis" quantize models/pebble --to f32 -o "$scratch/large.gguf" -q
+for model in "$scratch/large.gguf" models/pebble; do
+    "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --json >"$scratch/free.json"
+    "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram 18M --threads 1 --json >"$scratch/low.json"
+    expect "eval_layer_by_layer_$(basename "$model")" 0 '"layer_by_layer": true' cat "$scratch/low.json"
+    expect "eval_layer_by_layer_gives_the_same_$(basename "$model")" 0 '' diff <(grep -A8 mean_nll "$scratch/free.json") <(grep -A8 mean_nll "$scratch/low.json")
+    expect "eval_stays_under_the_limit_$(basename "$model")" 0 '' awk '/"peak_memory_bytes"/ { exit $2 + 0 > 18e6 }' "$scratch/low.json"
+done
+expect eval_limit_too_low 2 'is too low; the least for windows of 512 tokens is [0-9]+ MB' "$tamis" eval models/pebble --data $text --ram 4M
+printf '{"question": "The emperor of", "choices": ["the East", "xqz vvv"], "answer": "A"}\n' >"$scratch/q.jsonl"
+expect eval_tasks 0 '^accuracy +100\.000 ± 0\.000 %$' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
+expect eval_tasks_json 0 '"chosen": 0' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl" --json
+echo '{"question": 3}' >>"$scratch/q.jsonl"
+expect eval_tasks_bad_line 2 'q\.jsonl: line 2: "question" is missing' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
+expect eval_needs_a_text 1 'one of --data, --ids and --tasks' "$tamis" eval models/pebble
+expect eval_no_chunks 2 'nothing would be predicted' "$tamis" eval models/pebble --data $text --chunks 0
+expect eval_small_context 2 'context of 4 tokens is too small' "$tamis" eval models/pebble --data $text --ctx 4
+expect eval_unknown_style 2 "style 'x' is unknown" "$tamis" eval models/pebble --data $text --style x
+expect eval_short_text 2 'tokens are too few: a window needs 512' "$tamis" eval models/pebble --data "$scratch/q.jsonl"
+expect eval_config_alone 2 'config.json alone has no weights' "$tamis" eval $config --data $text
+expect eval_other_vocabulary 2 'tokenizer of the base' "$tamis" eval models/pebble --data $text --base tests/golden/arch/qwen2_tied
+expect eval_interrupted 130 'interrupted' bash -c "
+    '$tamis' eval models/pebble --data $text --threads 1 2>'$scratch/int.err' &
+    pid=\$!
+    sleep 0.4; kill -TERM \$pid
+    wait \$pid; code=\$?; cat '$scratch/int.err'; exit \$code"
 expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
 
 expect no_command 1 'usage: tamis COMMAND' "$tamis"

@@ -273,6 +273,57 @@ static void running_a_model_survives_failing_allocations(void **state)
     survives(run_model, 100);
 }
 
+static char eval_ids[300], eval_tasks[300];
+
+static tms_status evaluate_model(uint64_t ram)
+{
+    const struct tms_eval_options o = {
+        .ids = eval_ids, .base = model, .context = 8, .style = "full", .n_threads = 1, .ram = ram};
+    struct tms_eval_result r = {.n_windows = 77};
+    tms_status status = tms_evaluate(model, &o, &r, &err);
+    assert_true(status == TMS_OK ? r.n_windows == 2 : r.n_windows == 77);
+    return status;
+}
+
+static tms_status evaluate_at_once(void)
+{
+    return evaluate_model(0);
+}
+
+static tms_status evaluate_bounded(void)
+{
+    return evaluate_model(1000000000);
+}
+
+static tms_status evaluate_questions(void)
+{
+    const struct tms_eval_options o = {.n_threads = 1};
+    struct tms_tasks_result *untouched = (struct tms_tasks_result *)&err, *r = untouched;
+    tms_status status = tms_evaluate_tasks(model, eval_tasks, &o, &r, &err);
+    if (status == TMS_OK)
+        tms_tasks_free(r);
+    else
+        assert_ptr_equal(r, untouched);
+    return status;
+}
+
+static void evaluating_survives_failing_allocations(void **state)
+{
+    (void)state;
+    static const char ids[] = "1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7",
+                      task[] = "{\"question\": \"a\", \"choices\": [\"b c\", \"d\"], \"answer\": 0}\n";
+    snprintf(model, sizeof model, "%s", golden("arch/qwen3"));
+    snprintf(eval_ids, sizeof eval_ids, "%s", scratch("eval.ids"));
+    snprintf(eval_tasks, sizeof eval_tasks, "%s", scratch("eval.jsonl"));
+    write_whole(eval_ids, ids, sizeof ids - 1);
+    write_whole(eval_tasks, task, sizeof task - 1);
+    survives(evaluate_at_once, 100);
+    survives(evaluate_bounded, 100);
+    json_spared = true;
+    survives(evaluate_questions, 100);
+    json_spared = false;
+}
+
 /* ---- whole runs: one thread, so that the same allocation fails every time ---- */
 
 static char run_a[1100], run_b[1100];
@@ -379,6 +430,7 @@ int main(void)
         cmocka_unit_test(gguf_layout_survives_failing_allocations),
         cmocka_unit_test(restoring_a_folder_survives_failing_allocations),
         cmocka_unit_test(running_a_model_survives_failing_allocations),
+        cmocka_unit_test(evaluating_survives_failing_allocations),
         cmocka_unit_test(comparing_models_survives_failing_allocations),
         cmocka_unit_test(verifying_survives_failing_allocations),
     };
