@@ -11,8 +11,8 @@ typedef int32_t NAME(I) __attribute__((vector_size(4 * LANES)));
 #define RUN   struct NAME(run)
 #define RUNS  struct NAME(runs)
 
-/* Choices at once: each has eight lanes. */
-#define CHOICES (LANES / 8)
+/* Choices at once: each has eight lanes, with NEON in two vectors. */
+#define CHOICES (LANES == 16 ? 2 : 1)
 
 INLINE F NAME(splat)(float v)
 {
@@ -30,8 +30,10 @@ INLINE F NAME(minimum)(F a, F b)
 {
 #if LANES == 16
     return (F)_mm512_min_ps((__m512)a, (__m512)b);
-#else
+#elif LANES == 8
     return (F)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return (F)vbslq_f32(vcltq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
 #endif
 }
 
@@ -39,18 +41,30 @@ INLINE F NAME(maximum)(F a, F b)
 {
 #if LANES == 16
     return (F)_mm512_max_ps((__m512)a, (__m512)b);
-#else
+#elif LANES == 8
     return (F)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (F)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
 #endif
 }
+
+#if LANES == 4
+/* Bit i: whether lane i is all ones, not 0. */
+INLINE unsigned NAME(bits_of)(I condition)
+{
+    return (unsigned)vaddvq_s32((int32x4_t)(condition & (I){1, 2, 4, 8}));
+}
+#endif
 
 /* Bit i: whether lane i of a is less than, or not above, that of b. */
 INLINE unsigned NAME(less)(F a, F b)
 {
 #if LANES == 16
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
-#else
+#elif LANES == 8
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ));
+#else
+    return NAME(bits_of)(a < b);
 #endif
 }
 
@@ -58,8 +72,10 @@ INLINE unsigned NAME(not_above)(F a, F b)
 {
 #if LANES == 16
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
-#else
+#elif LANES == 8
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ));
+#else
+    return NAME(bits_of)(a <= b);
 #endif
 }
 
@@ -67,8 +83,10 @@ INLINE unsigned NAME(differ)(I a, I b)
 {
 #if LANES == 16
     return _mm512_cmpneq_epi32_mask((__m512i)a, (__m512i)b);
-#else
+#elif LANES == 8
     return 0xff & ~(unsigned)_mm256_movemask_ps((__m256)_mm256_cmpeq_epi32((__m256i)a, (__m256i)b));
+#else
+    return NAME(bits_of)(a != b);
 #endif
 }
 
@@ -78,11 +96,14 @@ INLINE I NAME(nearest)(F v, int low, int high)
     I n = ((I)(v + 12582912.0f) & 0x007fffff) - 0x00400000;
 #if LANES == 16
     return (I)_mm512_min_epi32(_mm512_max_epi32((__m512i)n, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
-#else
+#elif LANES == 8
     return (I)_mm256_min_epi32(_mm256_max_epi32((__m256i)n, _mm256_set1_epi32(low)), _mm256_set1_epi32(high));
+#else
+    return (I)vminq_s32(vmaxq_s32((int32x4_t)n, vdupq_n_s32(low)), vdupq_n_s32(high));
 #endif
 }
 
+#if LANES > 4
 /* For each lane the entry of the table that its level, the lowest of its bits, says: of four entries in every 128 bits,
  * or of eight; with 16 lanes the tables of two choices lie one behind the other, the fourth bit says which. */
 INLINE F NAME(look_up)(F table, I points, int bits)
@@ -118,12 +139,21 @@ INLINE F NAME(least_of_eight)(F v)
 #endif
 }
 
+/* 2 l + 1 for levels l, the lowest bits of each lane. */
+INLINE F NAME(odd)(I points, int bits)
+{
+    return NAME(look_up)(NAME(odd_table)(bits), points, bits);
+}
+#endif
+
 INLINE float NAME(largest_lane)(F v)
 {
 #if LANES == 16
     return _mm512_reduce_max_ps((__m512)v);
-#else
+#elif LANES == 8
     return -NAME(least_of_eight)(-v)[0];
+#else
+    return vmaxvq_f32((float32x4_t)v);
 #endif
 }
 
@@ -133,6 +163,12 @@ struct NAME(group) {
     float margin;
 };
 
+/* Set in a chosen point that is not nearer than all others by the margin. */
+#define CLOSE 0x80000000u
+
+#if LANES == 4
+#include "codec/iq_choose_neon.h"
+#else
 /* Points j … of a list, the same eight for each choice. */
 INLINE I NAME(load_points)(const uint32_t *near, int bits)
 {
@@ -161,9 +197,6 @@ INLINE F NAME(limit)(F d, int left)
     return NAME(minimum)((F)((I)d | invalid), limit); /* limit, where d is no number */
 #endif
 }
-
-/* Set in a chosen point that is not nearer than all others by the margin. */
-#define CLOSE 0x80000000u
 
 /* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group. `is_short`: the list has
  * at most eight. `marks`: with CLOSE where it is. */
@@ -217,6 +250,7 @@ INLINE void NAME(choose)(const GROUP *g, int group, int bits, const uint32_t *re
         chosen[k] = near[position] | (marks ? mark : 0);
     }
 }
+#endif
 
 /* Candidates first … last that round a group to the same place, and points for the first and the last of them. */
 struct NAME(run) {
@@ -503,7 +537,6 @@ INLINE void NAME(sum_candidates)(uint32_t (*points)[ROW], int n, int n_groups, i
                                  const float *weights, float *restrict all_qx, float *restrict all_qq)
 {
     const int bits = group == 8 ? 2 : 4;
-    const F odd = NAME(odd_table)(bits);
     for (int c = 0; c < n; c += LANES) {
         F qx = {0}, qq = {0};
         for (int g = 0; g < n_groups; g++) {
@@ -511,7 +544,7 @@ INLINE void NAME(sum_candidates)(uint32_t (*points)[ROW], int n, int n_groups, i
             memcpy(&p, &points[g][c], sizeof p);
             for (int i = 0; i < group; i++) {
                 float w = weights[g * group + i], wx = w * x[g * group + i];
-                F q = NAME(look_up)(odd, p >> bits * i, bits);
+                F q = NAME(odd)(p >> bits * i, bits);
                 qx += wx * q;
                 qq += w * q * q;
             }

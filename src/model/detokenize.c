@@ -75,6 +75,7 @@ static void end_run(struct tms_detokenizer *d, struct tms_buf *out)
 static void flow(struct tms_detokenizer *d, bool last, struct tms_buf *out)
 {
     struct tms_buf *w = &d->waiting;
+    if (w->n == 0) return;
     size_t at = 0, good = 0; /* bytes of whole characters behind `at` that were not shown yet */
     while (at + good < w->n) {
         enum tms_utf8_piece kind;

@@ -125,6 +125,10 @@ expect run_interrupted_keeps_what_was_said 130 '^.*s name was the first of the e
     for i in \$(seq 400); do [ \$(stat -c %s '$scratch/said') -gt 400 ] && break; sleep 0.01; done
     kill -INT \$pid
     wait \$pid; code=\$?; cat '$scratch/said'; exit \$code"
+expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' tokenize models/pebble"
+expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
 expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
 
 expect no_command 1 'usage: tamis COMMAND' "$tamis"

@@ -262,7 +262,8 @@ static void compare_vocab_test(struct tms_tokenizer *t, const char *name)
         char *end = strstr(at, cut), where[96];
         size_t length = end ? (size_t)(end - at) : strlen(at);
         json_t *want = json_array();
-        assert_true(next_line(&out, &line));
+        static char nothing[] = ""; /* the last text has no ids, and its line no end */
+        if (!next_line(&out, &line)) line = nothing;
         for (char *digits = line, *rest; *digits; digits = rest) {
             long id = strtol(digits, &rest, 10);
             if (rest == digits) break;
