@@ -145,6 +145,7 @@ for model in "$scratch/large.gguf" models/pebble; do
     "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram 18M --threads 1 --json >"$scratch/low.json"
     expect "eval_layer_by_layer_$(basename "$model")" 0 '"layer_by_layer": true' cat "$scratch/low.json"
     expect "eval_layer_by_layer_gives_the_same_$(basename "$model")" 0 '' diff <(grep -A8 mean_nll "$scratch/free.json") <(grep -A8 mean_nll "$scratch/low.json")
+    # shellcheck disable=SC2016 # it is awk that expands
     expect "eval_stays_under_the_limit_$(basename "$model")" 0 '' awk '/"peak_memory_bytes"/ { exit $2 + 0 > 18e6 }' "$scratch/low.json"
 done
 expect eval_limit_too_low 2 'is too low; the least for windows of 512 tokens is [0-9]+ MB' "$tamis" eval models/pebble --data $text --ram 4M
