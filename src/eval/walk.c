@@ -113,7 +113,7 @@ static tms_status score_row(void *ctx, size_t index, unsigned worker, struct tms
     const float *x = r->logits[0] + index * n, *base = r->walk->n_nets > 1 ? r->logits[1] + index * n : NULL;
     bool of_base;
     if (!tms_score_row(x, base, n, r->targets[row], &r->walk->positions[s->group->position + row], &bad, &of_base))
-        return not_finite(s, row, of_base, bad, of_base ? base[bad] : x[bad], err);
+        return not_finite(s, row, of_base, bad, of_base && base ? base[bad] : x[bad], err);
     return TMS_OK;
 }
 
@@ -139,12 +139,13 @@ static tms_status score_group(struct run *r, const struct tms_walk_group *g, str
 {
     const struct tms_walk *w = r->walk;
     float *hidden[2] = {NULL, NULL};
+    size_t n_nets = w->n_nets > 1 ? 2 : 1;
     tms_status status = TMS_OK;
-    for (size_t m = 0; m < w->n_nets && status == TMS_OK; m++) status = gather_scored(r, m, g, &hidden[m], err);
+    for (size_t m = 0; m < n_nets && status == TMS_OK; m++) status = gather_scored(r, m, g, &hidden[m], err);
     for (size_t i = 0; i < g->n_scored && status == TMS_OK; i += r->plan->n_logits) {
         size_t n = g->n_scored - i < r->plan->n_logits ? g->n_scored - i : r->plan->n_logits;
         double work = 0;
-        for (size_t m = 0; m < w->n_nets && status == TMS_OK; m++) {
+        for (size_t m = 0; m < n_nets && status == TMS_OK; m++) {
             status = tms_net_logits(w->nets[m], hidden[m] + i * r->hidden[m].stride, n, r->logits[m], err);
             work += (double)tms_net_layer_bytes(w->nets[m], r->info[m].n_layers) * (double)n;
         }
