@@ -10,8 +10,8 @@
 #   --milliseconds  how long ggml is busy in one repetition
 #
 # ggml is taken from GGML_LIB (a libggml-base.so), or from where tests/interop/run.sh --setup builds it (INTEROP_SCRATCH
-# if it was given another --scratch). TAMIS_CPU=scalar|neon|avx2|avx512 lowers what tamis may use. README.md says how to read
-# the table. Exit: 0 done, all bytes equal; 1 wrong usage, something is missing, or bytes differ.
+# if it was given another --scratch). TAMIS_CPU=scalar|neon|avx2|avx512 lowers what tamis may use. README.md says how to
+# read the table. Exit: 0 done, all bytes equal; 1 wrong usage, something is missing, or bytes differ.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

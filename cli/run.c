@@ -47,7 +47,7 @@ static tms_status read_text(const char *path, char **out, size_t *n, struct tms_
     bool complete = feof(f) && !ferror(f);
     const char *problem = ferror(f) ? strerror(errno) : got >= MAX_INPUT ? "too long" : "out of memory";
     if (!standard) fclose(f);
-    if (!complete) {
+    if (!complete || !text) {
         free(text);
         return fail_input(err, got >= MAX_INPUT ? TMS_EINPUT : TMS_EIO, path, problem);
     }

@@ -16,14 +16,14 @@ struct bytes {
 
 static bool put(struct bytes *b, const char *text, size_t n)
 {
-    if (n >= b->cap - b->n) {
+    if (!b->data || n >= b->cap - b->n) {
         size_t cap = (b->n + n) * 2 + 256;
         char *grown = realloc(b->data, cap);
         if (!grown) return false;
         b->data = grown;
         b->cap = cap;
     }
-    memcpy(b->data + b->n, text, n);
+    if (n) memcpy(b->data + b->n, text, n);
     b->n += n;
     b->data[b->n] = '\0';
     return true;

@@ -36,8 +36,10 @@ size_t tms_iq4_scales_lanes(const float *x, const float *importance, const float
 {
     size_t b = 0;
     enum tms_cpu level = tms_cpu_level();
-    for (size_t lanes; (lanes = tms_lanes(level, n_blocks - b)) > 0; b += lanes) TMS_WITH_LANES(lanes, scales)
-    (x + 32 * b, importance ? importance + 32 * b : NULL, sigma2 ? sigma2 + b : NULL, scales + b);
+    for (size_t lanes; (lanes = tms_lanes(level, n_blocks - b)) > 0; b += lanes) {
+        const float *w = importance ? importance + 32 * b : NULL;
+        TMS_WITH_LANES(lanes, scales)(x + 32 * b, w, sigma2 ? sigma2 + b : NULL, scales + b);
+    }
     return b;
 }
 #else

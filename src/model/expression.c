@@ -159,15 +159,18 @@ static tms_status put_own(struct reader *r, const char *text)
     return put_text(r, text, strlen(text)); /* literals of this file outlive the parts */
 }
 
+static bool are_equal(const struct set *a, const struct set *b)
+{
+    return a->n == b->n && (!a->ranges || !b->ranges || memcmp(a->ranges, b->ranges, a->n * sizeof *a->ranges) == 0);
+}
+
 /* Takes over s. */
 static tms_status put_set(struct reader *r, struct set *s)
 {
     struct tms_expressions *all = r->set;
     settle(s);
     size_t index = 0;
-    while (index < all->n_sets &&
-           !(all->sets[index].n == s->n && memcmp(all->sets[index].ranges, s->ranges, s->n * sizeof *s->ranges) == 0))
-        index++;
+    while (index < all->n_sets && !are_equal(&all->sets[index], s)) index++;
     if (index == all->n_sets) {
         if (index == MAX_SETS) return refuse(r, "too many different characters and classes");
         if (!tms_grow(&all->sets, &all->cap_sets, index + 1, sizeof *all->sets)) return no_memory(r);

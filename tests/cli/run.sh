@@ -143,7 +143,7 @@ expect eval_warns_of_long_windows 0 'warning: models/pebble: was made for [0-9]+
 for model in "$scratch/large.gguf" models/pebble; do
     # the limit: half a megabyte or more above the least that the program tells
     name=$(basename "$model")
-    least=$("$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram 1M 2>&1 | sed -n 's/.* is \([0-9]*\) MB$/\1/p')
+    least=$("$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram 1M --threads 1 2>&1 | sed -n 's/.* is \([0-9]*\) MB$/\1/p')
     "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --json >"$scratch/free.json"
     "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1 --json >"$scratch/low.json"
     expect "eval_layer_by_layer_$name" 0 '"layer_by_layer": true' cat "$scratch/low.json"
