@@ -275,7 +275,7 @@ static struct tms_eval_result evaluate_in_least(const char *model, struct tms_ev
     o.ram = 1000000;
     for (attempt = 0; tms_evaluate(model, &o, &r, &err) != TMS_OK; attempt++) {
         const char *says = strstr(err.message, "the least for windows of ");
-        unsigned long long tokens, mb;
+        unsigned long long tokens = 0, mb = 0;
         if (!says || sscanf(says, "the least for windows of %llu tokens is %llu MB", &tokens, &mb) != 2 || attempt > 20)
             fail_msg("%s", err.message);
         o.ram = (mb + 1 + 4 * (uint64_t)attempt) * 1000000 + more;
