@@ -17,28 +17,33 @@ static size_t tile_queries(size_t group)
 }
 
 struct tile {
-    float *q;           /* [rows][width], padded with zeros */
-    float *keys;        /* [KEYS][width] */
-    float *values;      /* [KEYS][width] */
-    float *scores;      /* [rows][KEYS] */
-    float *sums;        /* [rows][width]: weighted values */
-    float *max, *total; /* [rows] */
-    float *piece;       /* [KEYS][head_dim]: as the cache decodes */
-    size_t width;
+    size_t key_width, value_width; /* padded */
+    float *q;                      /* [rows][key_width] */
+    float *keys;                   /* [KEYS][key_width] */
+    float *values;                 /* [KEYS][value_width] */
+    float *scores;                 /* [rows][KEYS] */
+    float *sums;                   /* [rows][value_width]: weighted values */
+    float *max, *total;            /* [rows] */
+    float *piece;                  /* [KEYS][the larger width]: as the cache decodes */
 };
 
-static size_t floats_of_tile(size_t rows, size_t head_dim, struct tile *tile, float *memory)
+static size_t floats_of_tile(size_t rows, size_t key_dim, size_t value_dim, struct tile *tile, float *memory)
 {
-    size_t width = tms_padded(head_dim), n = 0;
+    size_t keys = tms_padded(key_dim), values = tms_padded(value_dim), n = 0;
     struct tile none;
     if (!tile) tile = &none;
-    *tile = (struct tile){.width = width};
+    *tile = (struct tile){.key_width = keys, .value_width = values};
     struct {
         float **at;
         size_t n;
-    } parts[] = {{&tile->q, rows * width},         {&tile->keys, KEYS * width}, {&tile->values, KEYS * width},
-                 {&tile->scores, rows * KEYS},     {&tile->sums, rows * width}, {&tile->max, tms_padded(rows)},
-                 {&tile->total, tms_padded(rows)}, {&tile->piece, KEYS * width}};
+    } parts[] = {{&tile->q, rows * keys},
+                 {&tile->keys, KEYS * keys},
+                 {&tile->values, KEYS * values},
+                 {&tile->scores, rows * KEYS},
+                 {&tile->sums, rows * values},
+                 {&tile->max, tms_padded(rows)},
+                 {&tile->total, tms_padded(rows)},
+                 {&tile->piece, KEYS * (keys > values ? keys : values)}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (memory) *parts[i].at = memory + n;
         n += parts[i].n;
@@ -46,21 +51,21 @@ static size_t floats_of_tile(size_t rows, size_t head_dim, struct tile *tile, fl
     return n;
 }
 
-size_t tms_attention_scratch(size_t n_heads, size_t n_kv_heads, size_t head_dim)
+size_t tms_attention_scratch(size_t n_heads, size_t n_kv_heads, size_t key_dim, size_t value_dim)
 {
     size_t group = n_heads / n_kv_heads;
-    return floats_of_tile(group * tile_queries(group), head_dim, NULL, NULL);
+    return floats_of_tile(group * tile_queries(group), key_dim, value_dim, NULL, NULL);
 }
 
-/* n rows of the cache as f32, padded. */
-static void load(const struct tms_cache *cache, const uint8_t *from, size_t n, size_t width, float *piece, float *to)
+/* n rows of d values of the cache as f32, padded. */
+static void load(const struct tms_codec *codec, const uint8_t *from, size_t n, size_t d, size_t width, float *piece,
+                 float *to)
 {
-    size_t d = cache->head_dim;
     if (d == width) {
-        cache->codec->decode(from, to, n * d);
+        codec->decode(from, to, n * d);
         return;
     }
-    cache->codec->decode(from, piece, n * d);
+    codec->decode(from, piece, n * d);
     for (size_t j = 0; j < n; j++) {
         memcpy(to + j * width, piece + j * d, d * sizeof *to);
         memset(to + j * width + d, 0, (width - d) * sizeof *to);
@@ -90,26 +95,28 @@ struct place {
 static void attend(const struct tms_attention *a, const struct place *at, struct tile *t)
 {
     const struct tms_cache *cache = a->cache;
-    size_t d = cache->head_dim, group = a->n_heads / cache->n_heads, rows = at->n * group;
+    size_t d = cache->key_dim, group = a->n_heads / cache->n_heads, rows = at->n * group;
+    size_t n_values = cache->value_dim, keys = t->key_width, values = t->value_width;
     /* rows of the tile: query after query, head after head of the group */
     for (size_t r = 0; r < rows; r++) {
         size_t query = at->first + r / group, head = at->kv_head * group + r % group;
-        memcpy(t->q + r * t->width, a->q + (at->seq * a->n + query) * a->q_stride + head * d, d * sizeof *t->q);
-        memset(t->q + r * t->width + d, 0, (t->width - d) * sizeof *t->q);
+        memcpy(t->q + r * keys, a->q + (at->seq * a->n + query) * a->q_stride + head * a->q_head, d * sizeof *t->q);
+        memset(t->q + r * keys + d, 0, (keys - d) * sizeof *t->q);
         t->max[r] = -INFINITY;
         t->total[r] = 0;
     }
-    memset(t->sums, 0, rows * t->width * sizeof *t->sums);
+    memset(t->sums, 0, rows * values * sizeof *t->sums);
     size_t first_position = a->start + at->first, last_position = first_position + at->n - 1;
     size_t from = a->window && first_position + 1 > a->window ? first_position + 1 - a->window : 0;
     for (size_t block = from / KEYS * KEYS; block <= last_position; block += KEYS) {
         size_t n = last_position + 1 - block < KEYS ? last_position + 1 - block : KEYS;
-        size_t offset = tms_cache_offset(cache, a->layer, a->first_seq + at->seq, at->kv_head, block);
-        load(cache, cache->keys + offset, n, t->width, t->piece, t->keys);
-        load(cache, cache->values + offset, n, t->width, t->piece, t->values);
-        for (size_t k = 0; k < t->width; k += TMS_DOT_PIECE) {
-            size_t piece = t->width - k < TMS_DOT_PIECE ? t->width - k : TMS_DOT_PIECE;
-            tms_dots(t->q + k, t->width, rows, t->keys + k, t->width, n, piece, t->scores, KEYS, k > 0);
+        size_t seq = a->first_seq + at->seq;
+        load(cache->codec, tms_cache_key(cache, a->layer, seq, at->kv_head, block), n, d, keys, t->piece, t->keys);
+        load(cache->codec, tms_cache_value(cache, a->layer, seq, at->kv_head, block), n, n_values, values, t->piece,
+             t->values);
+        for (size_t k = 0; k < keys; k += TMS_DOT_PIECE) {
+            size_t piece = keys - k < TMS_DOT_PIECE ? keys - k : TMS_DOT_PIECE;
+            tms_dots(t->q + k, keys, rows, t->keys + k, keys, n, piece, t->scores, KEYS, k > 0);
         }
         for (size_t r = 0; r < rows; r++) {
             float *scores = t->scores + r * KEYS;
@@ -122,16 +129,17 @@ static void attend(const struct tms_attention *a, const struct place *at, struct
                 continue;
             }
             tms_scale(scores, a->scale, n);
+            if (a->cap > 0) tms_soft_cap(scores, a->cap, n);
             for (size_t j = 0; j < begin; j++) scores[j] = -INFINITY;
             for (size_t j = end; j < n; j++) scores[j] = -INFINITY;
-            soften(scores, n, &t->max[r], &t->total[r], t->sums + r * t->width, t->width);
+            soften(scores, n, &t->max[r], &t->total[r], t->sums + r * values, values);
         }
-        tms_weighted_sums(t->scores, KEYS, rows, t->values, t->width, n, t->width, t->sums, t->width);
+        tms_weighted_sums(t->scores, KEYS, rows, t->values, values, n, values, t->sums, values);
     }
     for (size_t r = 0; r < rows; r++) {
         size_t query = at->first + r / group, head = at->kv_head * group + r % group;
-        float *to = a->out + (at->seq * a->n + query) * a->out_stride + head * d;
-        for (size_t c = 0; c < d; c++) to[c] = t->sums[r * t->width + c] / t->total[r];
+        float *to = a->out + (at->seq * a->n + query) * a->out_stride + head * a->out_head;
+        for (size_t c = 0; c < n_values; c++) to[c] = t->sums[r * values + c] / t->total[r];
     }
 }
 
@@ -146,8 +154,8 @@ static tms_status job(void *ctx, size_t index, unsigned worker, struct tms_error
         .seq = rest / n_kv, .kv_head = rest % n_kv, .first = first, .n = a->n - first < tile ? a->n - first : tile};
     struct tile t;
     (void)err;
-    size_t size = tms_attention_scratch(a->n_heads, n_kv, a->cache->head_dim);
-    floats_of_tile(group * tile, a->cache->head_dim, &t, a->scratch + worker * size);
+    size_t size = tms_attention_scratch(a->n_heads, n_kv, a->cache->key_dim, a->cache->value_dim);
+    floats_of_tile(group * tile, a->cache->key_dim, a->cache->value_dim, &t, a->scratch + worker * size);
     attend(a, &at, &t);
     return TMS_OK;
 }

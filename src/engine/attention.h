@@ -16,15 +16,16 @@ struct tms_attention {
     size_t n_heads;                /* of queries: a multiple of the cache's */
     size_t window;                 /* position p sees p - window + 1 … p; 0: all before it */
     float scale;                   /* of the scores */
-    const float *q;                /* [n_seqs * n][q_stride], head after head */
-    size_t q_stride;
-    float *out; /* [n_seqs * n][out_stride], head after head */
-    size_t out_stride;
+    float cap;                     /* scores become cap tanh(score / cap); 0: they stay */
+    const float *q;                /* [n_seqs * n][q_stride], heads q_head apart */
+    size_t q_stride, q_head;
+    float *out; /* [n_seqs * n][out_stride], heads out_head apart */
+    size_t out_stride, out_head;
     float *scratch; /* tms_attention_scratch floats for each worker */
 };
 
 /* Floats of scratch memory that one worker needs. */
-size_t tms_attention_scratch(size_t n_heads, size_t n_kv_heads, size_t head_dim);
+size_t tms_attention_scratch(size_t n_heads, size_t n_kv_heads, size_t key_dim, size_t value_dim);
 tms_status tms_attention_run(struct tms_pool *pool, const struct tms_attention *a, struct tms_error *err);
 
 #endif

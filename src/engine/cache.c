@@ -20,28 +20,27 @@ tms_status tms_cache_type(const char *name, enum tms_type *out, struct tms_error
     return tms_fail(err, TMS_EINPUT, "'%s' is no type of cache; there are f32 and f16", name);
 }
 
-static bool count_bytes(const struct tms_codec *codec, size_t n_layers, size_t n_seqs, size_t n_heads, size_t capacity,
-                        size_t head_dim, uint64_t *out)
+static bool count_bytes(size_t row_bytes, size_t n_layers, size_t n_seqs, size_t n_heads, size_t capacity,
+                        uint64_t *out)
 {
-    uint64_t n = tms_codec_bytes(codec, head_dim);
-    return n != UINT64_MAX && tms_mul_u64(n, capacity, &n) && tms_mul_u64(n, n_heads, &n) &&
-           tms_mul_u64(n, n_seqs, &n) && tms_mul_u64(n, n_layers, out);
+    uint64_t n = row_bytes;
+    return tms_mul_u64(n, capacity, &n) && tms_mul_u64(n, n_heads, &n) && tms_mul_u64(n, n_seqs, &n) &&
+           tms_mul_u64(n, n_layers, out);
 }
 
 uint64_t tms_cache_bytes(enum tms_type type, size_t n_layers, size_t n_seqs, size_t n_heads, size_t capacity,
-                         size_t head_dim)
+                         size_t key_dim, size_t value_dim)
 {
-    uint64_t n;
-    if (!count_bytes(tms_codec(type), n_layers, n_seqs, n_heads, capacity, head_dim, &n) || n > UINT64_MAX / 2)
-        return UINT64_MAX;
-    return 2 * n;
+    uint64_t n = tms_codec_bytes(tms_codec(type), key_dim), m = tms_codec_bytes(tms_codec(type), value_dim);
+    if (!count_bytes((size_t)(n + m), n_layers, n_seqs, n_heads, capacity, &n)) return UINT64_MAX;
+    return n;
 }
 
 tms_status tms_cache_create(struct tms_cache **out, enum tms_type type, size_t n_layers, size_t n_seqs, size_t n_heads,
-                            size_t capacity, size_t head_dim, struct tms_error *err)
+                            size_t capacity, size_t key_dim, size_t value_dim, struct tms_error *err)
 {
     const struct tms_codec *codec = tms_codec(type);
-    uint64_t n;
+    uint64_t n, m;
     struct tms_cache *c = calloc(1, sizeof *c);
     if (!c) return tms_fail_memory(err, sizeof *c);
     *c = (struct tms_cache){.codec = codec,
@@ -49,15 +48,18 @@ tms_status tms_cache_create(struct tms_cache **out, enum tms_type type, size_t n
                             .n_seqs = n_seqs,
                             .n_heads = n_heads,
                             .capacity = capacity,
-                            .head_dim = head_dim,
-                            .row_bytes = (size_t)tms_codec_bytes(codec, head_dim)};
-    if (!count_bytes(codec, n_layers, n_seqs, n_heads, capacity, head_dim, &n)) n = UINT64_MAX;
+                            .key_dim = key_dim,
+                            .value_dim = value_dim,
+                            .key_bytes = (size_t)tms_codec_bytes(codec, key_dim),
+                            .value_bytes = (size_t)tms_codec_bytes(codec, value_dim)};
+    if (!count_bytes(c->key_bytes, n_layers, n_seqs, n_heads, capacity, &n)) n = UINT64_MAX;
+    if (!count_bytes(c->value_bytes, n_layers, n_seqs, n_heads, capacity, &m)) m = UINT64_MAX;
     c->keys = tms_calloc(n, 1);
-    c->values = tms_calloc(n, 1);
+    c->values = tms_calloc(m, 1);
     if (!c->keys || !c->values) {
         tms_cache_free(c);
-        return tms_fail(err, TMS_EIO, "out of memory (wanted 2 x %llu bytes for the cache of %zu positions)",
-                        (unsigned long long)n, capacity);
+        return tms_fail(err, TMS_EIO, "out of memory (wanted %llu + %llu bytes for the cache of %zu positions)",
+                        (unsigned long long)n, (unsigned long long)m, capacity);
     }
     *out = c;
     return TMS_OK;

@@ -16,7 +16,7 @@
 
 struct tms_net;
 
-/* The linear layers of a block, by what they do. */
+/* The linear layers of a block, by what they do. Fused ones are told as the parts that they are. */
 enum tms_linear {
     TMS_LINEAR_Q,
     TMS_LINEAR_K,
@@ -25,14 +25,48 @@ enum tms_linear {
     TMS_LINEAR_GATE,
     TMS_LINEAR_UP,
     TMS_LINEAR_DOWN,
+    TMS_LINEAR_Q_A,  /* latent attention: down to the latent of queries, and up from it */
+    TMS_LINEAR_Q_B,
+    TMS_LINEAR_KV_A, /* down to the latent of keys and values */
+    TMS_LINEAR_KV_B, /* up from it: a folder's one matrix, or GGUF's two */
+    TMS_LINEAR_K_B,
+    TMS_LINEAR_V_B,
+    TMS_LINEAR_ROUTER,
+    TMS_LINEAR_SHARED_SWITCH, /* the shared expert's sigmoid gate: one row */
+    TMS_LINEAR_SHARED_GATE,
+    TMS_LINEAR_SHARED_UP,
+    TMS_LINEAR_SHARED_DOWN,
     TMS_LINEAR_HEAD,
-    TMS_LINEARS
+    TMS_LINEARS,
+    TMS_LINEAR_EXPERT_GATE = TMS_LINEARS, /* of experts; taps are told with the expert's number */
+    TMS_LINEAR_EXPERT_UP,
+    TMS_LINEAR_EXPERT_DOWN,
 };
 
 /* Sees x [n][stride], the input of a linear layer (its first `cols` columns; the rest are zeros). Layers that share
- * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head. */
-typedef tms_status (*tms_tap_fn)(void *ctx, uint64_t layer, enum tms_linear linear, const float *x, size_t stride,
-                                 size_t n, uint64_t cols, struct tms_error *err);
+ * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but for
+ * experts, which see only the tokens that are routed to them. */
+struct tms_tap {
+    uint64_t layer;
+    enum tms_linear linear;
+    int expert;
+    const float *x;
+    size_t stride, n;
+    uint64_t cols;
+};
+typedef tms_status (*tms_tap_fn)(void *ctx, const struct tms_tap *tap, struct tms_error *err);
+
+/* Sees whom a mixture's router chose: experts [n][used] with their weights, best first, and its scores before softmax
+ * or sigmoid [n][stride]. */
+struct tms_routing {
+    uint64_t layer;
+    size_t n, used;
+    const int32_t *experts;
+    const float *weights;
+    const float *scores;
+    size_t stride;
+};
+typedef void (*tms_routing_fn)(void *ctx, const struct tms_routing *routing);
 
 struct tms_net_options {
     bool bounded;        /* weights are read into memory by tms_net_hold, instead of mapped files */
@@ -43,7 +77,8 @@ struct tms_net_options {
 /* What a net is, for callers. */
 struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
-    uint64_t n_kv_heads, head_dim;
+    uint64_t n_kv_heads, key_dim, value_dim; /* of the cache */
+    uint64_t n_experts, n_experts_used;      /* 0: no mixture */
     size_t
         stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16, or a little more */
 };
@@ -55,6 +90,7 @@ tms_status tms_net_open(struct tms_net **out, const struct tms_source *source, s
 void tms_net_close(struct tms_net *net);
 void tms_net_describe(const struct tms_net *net, struct tms_net_info *info);
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx);
+void tms_net_watch_routing(struct tms_net *net, tms_routing_fn routing, void *ctx);
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);

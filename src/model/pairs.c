@@ -27,9 +27,9 @@ static bool is_weight(const struct side *side, const struct tms_tensor *t)
 static void common_name(const struct side *side, const struct tms_tensor *t, char *out, size_t size)
 {
     int layer;
-    const struct tms_arch_tensor *row = side->translate ? tms_arch_explain_gguf(t->name, &layer) : NULL;
+    const struct tms_arch_tensor *row = side->translate ? tms_arch_explain_gguf(side->source->arch, t->name, &layer) : NULL;
     if (row)
-        tms_arch_name(out, size, row->hf, layer);
+        tms_arch_name(out, size, row->hf, layer, -1);
     else
         snprintf(out, size, "%s", t->name);
 }
@@ -37,11 +37,12 @@ static void common_name(const struct side *side, const struct tms_tensor *t, cha
 /* By its common name; NULL if the side has no such tensor. */
 static const struct tms_tensor *find(const struct side *side, const char *name)
 {
-    int layer;
+    int layer, expert;
     char text[TMS_ST_MAX_NAME + 1];
-    const struct tms_arch_tensor *row = side->translate ? tms_arch_explain(name, &layer) : NULL;
-    if (row) {
-        tms_arch_name(text, sizeof text, row->gguf, layer);
+    const struct tms_arch_tensor *row =
+        side->translate ? tms_arch_explain(side->source->arch, name, &layer, &expert) : NULL;
+    if (row && row->gguf) {
+        tms_arch_name(text, sizeof text, row->gguf, layer, expert);
         name = text;
     }
     const struct tms_tensor *found = tms_source_find(side->source, name);
@@ -63,7 +64,7 @@ static tms_status undo_transform(const struct side *side, const struct tms_tenso
 {
     int layer;
     const struct tms_source *s = side->source;
-    const struct tms_arch_tensor *row = side->translate && t ? tms_arch_explain_gguf(t->name, &layer) : NULL;
+    const struct tms_arch_tensor *row = side->translate && t ? tms_arch_explain_gguf(s->arch, t->name, &layer) : NULL;
     if (!row || !s->arch->permutes || row->transform == TMS_AS_IS) return TMS_OK;
     uint64_t n_heads = head_count(s, row->transform == TMS_PERMUTE_K);
     uint64_t rows = t->n_dims > 1 ? t->rows : t->n_elems;

@@ -58,11 +58,11 @@ static tms_status plan_hf_tensor(struct plan *p, size_t index)
     const struct tms_source *s = p->t->source;
     const struct tms_tensor *tensor = &s->tensors[index];
     const char *file = s->n_files ? s->files[tensor->file]->path : s->path;
-    int layer;
+    int layer, expert;
     char name[128];
     uint64_t want[2];
     if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
-    const struct tms_arch_tensor *row = tms_arch_explain(tensor->name, &layer);
+    const struct tms_arch_tensor *row = tms_arch_explain(s->arch, tensor->name, &layer, &expert);
     if (!row || layer >= (int)s->config.n_layers)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in a GGUF file",
                         file, tensor->name, s->arch->class_name);
@@ -75,13 +75,13 @@ static tms_status plan_hf_tensor(struct plan *p, size_t index)
     if (!tms_source_decodes(tensor))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file,
                         tensor->name, tms_codec(tensor->type)->name);
-    tms_arch_name(name, sizeof name, row->gguf, layer);
+    tms_arch_name(name, sizeof name, row->gguf, layer, expert);
     struct planned *to = &p->tensors[p->n++];
     *to = (struct planned){
         .source = index, .name = tms_arena_strndup(&p->t->arena, name, strlen(name)), .n_dims = tensor->n_dims};
     if (!to->name) return tms_fail_memory(p->err, sizeof name);
     memcpy(to->shape, tensor->shape, sizeof to->shape);
-    if (s->arch->permutes && row->transform != TMS_AS_IS)
+    if (s->arch->permutes && (row->transform == TMS_PERMUTE_Q || row->transform == TMS_PERMUTE_K))
         to->permute_heads = row->transform == TMS_PERMUTE_Q ? s->config.n_heads : s->config.n_kv_heads;
     return TMS_OK;
 }
@@ -90,16 +90,12 @@ static tms_status plan_hf_tensor(struct plan *p, size_t index)
 static tms_status require_all(const struct plan *p)
 {
     const struct tms_source *s = p->t->source;
-    const struct tms_arch_tensor *row;
-    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
-        if (!tms_arch_has(s->arch, &s->config, row)) continue;
-        int n = tms_arch_per_layer(row) ? (int)s->config.n_layers : 1;
-        for (int layer = 0; layer < n; layer++) {
-            char name[128];
-            tms_arch_name(name, sizeof name, row->hf, layer);
-            if (!tms_source_find(s, name))
-                return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
-        }
+    struct tms_arch_step step = {0};
+    while (tms_arch_next(&step, s->arch, &s->config)) {
+        char name[128];
+        tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
+        if (!tms_source_find(s, name))
+            return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
     }
     return TMS_OK;
 }

@@ -117,8 +117,8 @@ static tms_status name_gguf_tensor(struct plan *p, const struct tms_config *conf
     uint64_t want[2];
     *stays = strcmp(tensor->name, "rope_freqs.weight") != 0; /* it is in config.json's rope_scaling */
     if (!*stays) return TMS_OK;
-    const struct tms_arch_tensor *row = tms_arch_explain_gguf(tensor->name, &layer);
-    if (!row || layer >= (int)config->n_layers || !tms_arch_has(s->arch, config, row))
+    const struct tms_arch_tensor *row = tms_arch_explain_gguf(s->arch, tensor->name, &layer);
+    if (!row || layer >= (int)config->n_layers || !tms_arch_has(s->arch, config, row, layer))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in the folder",
                         file, tensor->name, s->arch->class_name);
     uint32_t n_dims = tms_arch_shape(config, row, want);
@@ -129,10 +129,10 @@ static tms_status name_gguf_tensor(struct plan *p, const struct tms_config *conf
     if (!tms_source_decodes(tensor))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet", file,
                         tensor->name, tms_codec(tensor->type)->name);
-    tms_arch_name(name, sizeof name, row->hf, layer);
+    tms_arch_name(name, sizeof name, row->hf, layer, -1);
     *out = (struct named){.name = tms_arena_strndup(&p->t->arena, name, strlen(name)), .source = index};
     if (!out->name) return tms_fail_memory(p->err, sizeof name);
-    if (s->arch->permutes && row->transform != TMS_AS_IS)
+    if (s->arch->permutes && (row->transform == TMS_PERMUTE_Q || row->transform == TMS_PERMUTE_K))
         out->permuted_heads = row->transform == TMS_PERMUTE_Q ? config->n_heads : config->n_kv_heads;
     return TMS_OK;
 }
@@ -140,17 +140,14 @@ static tms_status name_gguf_tensor(struct plan *p, const struct tms_config *conf
 static tms_status require_all(const struct plan *p, const struct tms_config *config)
 {
     const struct tms_source *s = p->t->source;
-    const struct tms_arch_tensor *row;
-    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
-        if (!tms_arch_has(s->arch, config, row)) continue;
-        int n = tms_arch_per_layer(row) ? (int)config->n_layers : 1;
-        for (int layer = 0; layer < n; layer++) {
-            char name[128];
-            tms_arch_name(name, sizeof name, row->gguf, layer);
-            if (!tms_source_find(s, name))
-                return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing; %s has it", s->path, name,
-                                s->arch->class_name);
-        }
+    struct tms_arch_step step = {0};
+    while (tms_arch_next(&step, s->arch, config)) {
+        char name[128];
+        if (!step.row->gguf) continue;
+        tms_arch_name(name, sizeof name, step.row->gguf, step.layer, step.expert);
+        if (!tms_source_find(s, name))
+            return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing; %s has it", s->path, name,
+                            s->arch->class_name);
     }
     return TMS_OK;
 }

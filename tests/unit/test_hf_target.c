@@ -206,9 +206,9 @@ static void quantized_gguf_gives_a_folder_of_its_decoded_values(void **state)
         const struct tms_tensor *f = &from->tensors[i];
         int layer;
         char name[128];
-        const struct tms_arch_tensor *row = tms_arch_explain_gguf(f->name, &layer);
+        const struct tms_arch_tensor *row = tms_arch_explain_gguf(from->arch, f->name, &layer);
         if (strcmp(f->name, "rope_freqs.weight") == 0) continue;
-        tms_arch_name(name, sizeof name, row->hf, layer);
+        tms_arch_name(name, sizeof name, row->hf, layer, -1);
         const struct tms_tensor *t = tms_source_find(to, name);
         assert_non_null(t);
         assert_int_equal(t->type, TMS_F32);
