@@ -1,14 +1,16 @@
 /* codec_speed: tamis's encoders and decoders against ggml's, type by type, in one process.
  *
- *     codec_speed LIBGGML_BASE [--types q4_k,q6_k] [--repetitions 7] [--milliseconds 30] [--json]
+ *     codec_speed LIBGGML_BASE [--types q4_k,q6_k] [--only decode] [--rows 256] [--repetitions 7]
+ *                 [--milliseconds 30] [--json]
  *
  * Both get the same rows (normal, 0.02 wide, as weights are) and importances. First their bytes are compared. Then they
  * run in turns, A B A B, on one thread; each repetition is as many rows as keep ggml busy for the given time (at most
- * 2^20 weights). Times are CPU time of the thread, so that other work on the machine counts less; a table entry is the
- * median over the repetitions. The last row copies floats with memcpy: what the memory allows.
+ * --rows of 4096 weights; 12 of them stay in a core's cache when they are decoded). Times are CPU time of the thread,
+ * so that other work on the machine counts less; a table entry is the median over the repetitions. The last row copies
+ * floats with memcpy: what the memory allows.
  *
- * TAMIS_CPU=scalar|avx2|avx512 lowers what tamis may use. Exit: 0 done, and all bytes are equal; 1 something differs or
- * is missing. */
+ * TAMIS_CPU=scalar|neon|avx2|avx512 lowers what tamis may use. Exit: 0 done, and all bytes are equal; 1 something
+ * differs or is missing. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdbool.h>
@@ -108,12 +110,11 @@ static void *take(size_t bytes)
     return p;
 }
 
-/* One run of one program over n_rows rows; returns its seconds. */
-static double run(const struct tms_codec *codec, enum kind kind, enum program program, size_t n_rows)
+/* One run of one program over n_rows rows. */
+static void run_once(const struct tms_codec *codec, enum kind kind, enum program program, size_t n_rows)
 {
     size_t n = n_rows * N_COLS;
     void *to = blocks[program];
-    double start = now();
     if (kind == DECODE) {
         if (program == TAMIS)
             codec->decode(blocks[GGML], decoded[TAMIS], n);
@@ -126,7 +127,14 @@ static double run(const struct tms_codec *codec, enum kind kind, enum program pr
     } else {
         codec->encode(x, to, n);
     }
-    return now() - start;
+}
+
+/* The seconds of one of `count` runs. */
+static double run(const struct tms_codec *codec, enum kind kind, enum program program, size_t n_rows, int count)
+{
+    double start = now();
+    for (int i = 0; i < count; i++) run_once(codec, kind, program, n_rows);
+    return (now() - start) / count;
 }
 
 static bool can(const struct tms_codec *codec, enum kind kind)
@@ -140,16 +148,30 @@ static bool can(const struct tms_codec *codec, enum kind kind)
                             : codec->encode && !ggml.requires_importances((int)codec->id);
 }
 
-static struct measured measure(const struct tms_codec *codec, enum kind kind, int repetitions, double seconds)
+/* Something to decode: the first rows, again and again. */
+static void fill_blocks(const struct tms_codec *codec)
+{
+    enum { SOME = 8 };
+    size_t bytes = tms_codec_bytes(codec, SOME * N_COLS);
+    if (codec->encode)
+        codec->encode(x, blocks[GGML], SOME * N_COLS);
+    else if (codec->encode_weighted)
+        codec->encode_weighted(x, importances, blocks[GGML], SOME, N_COLS);
+    for (size_t i = SOME; i < MAX_ROWS; i += SOME) memcpy(blocks[GGML] + i / SOME * bytes, blocks[GGML], bytes);
+}
+
+static struct measured measure(const struct tms_codec *codec, enum kind kind, size_t max_rows, int repetitions,
+                               double seconds)
 {
     struct measured m = {.possible = can(codec, kind)};
     if (!m.possible) return m;
     size_t n_rows = 1;
-    run(codec, kind, GGML, n_rows); /* its tables are made in the first call */
-    while (n_rows < MAX_ROWS && run(codec, kind, GGML, n_rows) < seconds / 2) n_rows *= 2;
+    run_once(codec, kind, GGML, n_rows); /* its tables are made in the first call */
+    while (n_rows < max_rows && run(codec, kind, GGML, n_rows, 1) < seconds / 2)
+        n_rows = 2 * n_rows < max_rows ? 2 * n_rows : max_rows;
 
-    run(codec, kind, GGML, n_rows);
-    run(codec, kind, TAMIS, n_rows);
+    run_once(codec, kind, GGML, n_rows);
+    run_once(codec, kind, TAMIS, n_rows);
     size_t n = n_rows * N_COLS;
     m.equal = kind == DECODE ? memcmp(decoded[TAMIS], decoded[GGML], n * sizeof(float)) == 0
                              : memcmp(blocks[TAMIS], blocks[GGML], tms_codec_bytes(codec, n)) == 0;
@@ -157,26 +179,28 @@ static struct measured measure(const struct tms_codec *codec, enum kind kind, in
     for (int i = 0; i < repetitions; i++)
         for (int program = TAMIS; program <= GGML; program++) {
             /* Runs that are too short to be timed are repeated. */
-            double sum = 0, count = 0;
-            while (sum < seconds / 4 || count == 0) {
-                sum += run(codec, kind, (enum program)program, n_rows);
-                count++;
+            int count = 1;
+            double time = run(codec, kind, (enum program)program, n_rows, count);
+            while (time * count < seconds / 4 && count < 1 << 20) {
+                count *= 2;
+                time = run(codec, kind, (enum program)program, n_rows, count);
             }
-            times[program][i] = sum / count;
+            times[program][i] = time;
         }
     for (int program = TAMIS; program <= GGML; program++)
         m.speed[program] = 1e-6 * (double)n / median(times[program], repetitions);
     return m;
 }
 
-static double memcpy_speed(int repetitions)
+static double memcpy_speed(size_t n_rows, int repetitions)
 {
+    enum { COUNT = 16 };
     double times[MAX_REPETITIONS];
-    size_t n = (size_t)MAX_ROWS * N_COLS;
+    size_t n = n_rows * N_COLS;
     for (int i = 0; i < repetitions; i++) {
         double start = now();
-        memcpy(decoded[TAMIS], x, n * sizeof(float));
-        times[i] = now() - start;
+        for (int k = 0; k < COUNT; k++) memcpy(decoded[k % 2], x, n * sizeof(float));
+        times[i] = (now() - start) / COUNT;
     }
     return 1e-6 * (double)n / median(times, repetitions);
 }
@@ -250,15 +274,16 @@ static bool listed(const char *list, const char *name)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: codec_speed LIBGGML_BASE [--types q4_k,q6_k] [--repetitions 7] [--milliseconds 30] "
-                    "[--json]\n");
+    fprintf(stderr, "usage: codec_speed LIBGGML_BASE [--types q4_k,q6_k] [--only decode] [--rows 256] "
+                    "[--repetitions 7] [--milliseconds 30] [--json]\n");
     return 1;
 }
 
 int main(int argc, char **argv)
 {
-    const char *types = NULL, *library = NULL;
+    const char *types = NULL, *only = NULL, *library = NULL;
     int repetitions = 7;
+    long max_rows = MAX_ROWS;
     double seconds = 0.03;
     bool json = false;
     for (int i = 1; i < argc; i++) {
@@ -267,6 +292,10 @@ int main(int argc, char **argv)
             json = true;
         else if (strcmp(argv[i], "--types") == 0 && has_value)
             types = argv[++i];
+        else if (strcmp(argv[i], "--only") == 0 && has_value)
+            only = argv[++i];
+        else if (strcmp(argv[i], "--rows") == 0 && has_value)
+            max_rows = strtol(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--repetitions") == 0 && has_value)
             repetitions = (int)strtol(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--milliseconds") == 0 && has_value)
@@ -276,7 +305,9 @@ int main(int argc, char **argv)
         else
             return usage();
     }
-    if (!library || repetitions < 1 || repetitions > MAX_REPETITIONS || !(seconds > 0)) return usage();
+    if (!library || repetitions < 1 || repetitions > MAX_REPETITIONS || !(seconds > 0) || max_rows < 1 ||
+        max_rows > MAX_ROWS)
+        return usage();
     if (!load_ggml(library)) return 1;
 
     size_t n = (size_t)MAX_ROWS * N_COLS;
@@ -284,13 +315,12 @@ int main(int argc, char **argv)
     importances = take(N_COLS * sizeof *importances);
     for (int program = TAMIS; program <= GGML; program++) {
         decoded[program] = take(n * sizeof(float));
-        blocks[program] = take(n * sizeof(float));
+        blocks[program] = take(n * sizeof(double));
     }
     for (size_t i = 0; i < n; i++) x[i] = 0.02f * random_normal();
     for (size_t i = 0; i < N_COLS; i++) importances[i] = powf(random_normal(), 2);
 
-    static const char *const levels[] = {"scalar", "avx2", "avx512"};
-    const char *level = levels[tms_cpu_level()];
+    const char *level = tms_cpu_name(tms_cpu_level());
     if (json)
         printf("{\"cpu\": \"%s\", \"ggml\": \"%s\", \"types\": [", level, ggml.version());
     else
@@ -302,9 +332,11 @@ int main(int argc, char **argv)
     for (size_t i = 0; tms_codec_at(i); i++) {
         const struct tms_codec *codec = tms_codec_at(i);
         if (!listed(types, codec->name) || !can(codec, DECODE)) continue;
-        struct measured m[N_KINDS];
+        struct measured m[N_KINDS] = {0};
+        fill_blocks(codec);
         for (int kind = 0; kind < N_KINDS; kind++) {
-            m[kind] = measure(codec, (enum kind)kind, repetitions, seconds);
+            if (!listed(only, kind_names[kind])) continue;
+            m[kind] = measure(codec, (enum kind)kind, (size_t)max_rows, repetitions, seconds);
             all_equal = all_equal && (m[kind].equal || !m[kind].possible);
         }
         if (json)
@@ -313,7 +345,7 @@ int main(int argc, char **argv)
             print_row(codec->name, m);
         first = false;
     }
-    double copied = memcpy_speed(repetitions);
+    double copied = memcpy_speed((size_t)max_rows, repetitions);
     if (json)
         printf("\n], \"memcpy_f32_mws\": %.1f}\n", copied);
     else

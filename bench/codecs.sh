@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Times tamis's encoders and decoders against ggml's, type by type, in one process (codec_speed.c).
 #
-#   bench/codecs.sh [--scratch DIR] [--types q4_k,q6_k] [--repetitions 7] [--milliseconds 30] [--json] [LIBTAMIS]
+#   bench/codecs.sh [--scratch DIR] [--types q4_k,q6_k] [--only plain,weighted,decode] [--rows 256] [--repetitions 7]
+#                   [--milliseconds 30] [--json] [LIBTAMIS]
 #
 #   LIBTAMIS        the static library to time (default: build/release/libtamis.a of this repository)
 #   --scratch       where the small program is built (default: tamis-bench in $TMPDIR or /tmp)
+#   --rows          at most so many rows of 4096 weights; 12 when decoded stay in a core's cache
 #   --milliseconds  how long ggml is busy in one repetition
 #
 # ggml is taken from GGML_LIB (a libggml-base.so), or from where tests/interop/run.sh --setup builds it (INTEROP_SCRATCH
-# if it was given another --scratch). TAMIS_CPU=scalar|avx2|avx512 lowers what tamis may use. README.md says how to read
-# the table. Exit: 0 done, all bytes equal; 1 wrong usage, something is missing, or bytes differ.
+# if it was given another --scratch). TAMIS_CPU=scalar|neon|avx2|avx512 lowers what tamis may use. README.md says how to
+# read the table. Exit: 0 done, all bytes equal; 1 wrong usage, something is missing, or bytes differ.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,7 +26,7 @@ usage() {
 while [ $# -gt 0 ]; do
   case $1 in
     --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --types | --repetitions | --milliseconds) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
+    --types | --only | --rows | --repetitions | --milliseconds) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
     --json) options+=("$1"); shift ;;
     -h | --help) usage; exit 0 ;;
     -*) echo "bench/codecs.sh: unknown option $1" >&2; exit 1 ;;

@@ -28,16 +28,28 @@ int run_llama_quantize(const struct command *self, int argc, char **argv);
 int run_diff(const struct command *self, int argc, char **argv);
 int run_verify(const struct command *self, int argc, char **argv);
 int run_explain(const struct command *self, int argc, char **argv);
+int run_run(const struct command *self, int argc, char **argv);
+int run_tokenize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
+int run_eval(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
 
 enum option_kind {
     OPTION_FLAG,  /* bool * */
     OPTION_TEXT,  /* const char ** */
+    OPTION_ANY,   /* const char **: a text that may be empty */
     OPTION_COUNT, /* uint64_t *: a whole number */
+    OPTION_LIMIT, /* uint64_t *: a whole number, or -1: UINT64_MAX */
+    OPTION_REAL,  /* double * */
     OPTION_SIZE,  /* uint64_t *: a number of bytes, 2G or 500M (powers of 1000) */
     OPTION_LIST,  /* struct texts *: may be given several times */
+    OPTION_MAYBE, /* struct number *: a number behind '=', or nothing */
+};
+
+struct number {
+    bool given;
+    double value; /* stays what it was if there is no number */
 };
 
 struct texts {
@@ -68,6 +80,19 @@ int parse_options(const struct command *command, int argc, char **argv, const st
 /* The same with at least `least` and at most `most` positional arguments; the others stay NULL. */
 int parse_options_between(const struct command *command, int argc, char **argv, const struct option *options,
                           size_t n_options, struct common *common, const char **positional, size_t least, size_t most);
+
+/* What quantize, llama-quantize and verify share: the options that tell how a file is made, most of them
+ * llama-quantize's. Zero-initialize. */
+struct recipe_options {
+    struct texts include, exclude, tensor_types, override_kv;
+    const char *tensor_types_file, *compat;
+    char *file_text; /* the words of that file; free with free */
+};
+enum { N_RECIPE_OPTIONS = 12 };
+/* Fills `rows` with them. */
+void recipe_option_rows(struct option *rows, struct recipe_options *r, struct tms_quantize_options *o);
+/* After parsing: adds the words of --tensor-type-file and hands everything over. -1 to go on, or an exit code. */
+int finish_recipe_options(const struct command *command, struct recipe_options *r, struct tms_quantize_options *o);
 
 /* "tamis: MESSAGE" on standard error; returns the exit code for the status. */
 int fail_with(tms_status status, const struct tms_error *err);

@@ -14,12 +14,18 @@ static const struct command commands[] = {
      "tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out", run_quantize},
     {"llama-quantize", "[OPTIONS] IN.gguf [OUT.gguf] TYPE [THREADS]", "quantize with llama-quantize's own arguments",
      "tamis llama-quantize pebble-f16.gguf pebble-q4_k_m.gguf q4_k_m 2", run_llama_quantize},
+    {"eval", "MODEL --data TEXT [--base MODEL]", "measure perplexity, and what quantizing lost against a base",
+     "tamis eval out/pebble-q4_k_m.gguf --data models/pebble/eval.txt --base models/pebble", run_eval},
     {"diff", "A B", "compare two models of any formats: keys, types, values",
      "tamis diff models/pebble out/pebble-q4_k_m.gguf", run_diff},
     {"verify", "FILE --source MODEL", "rebuild a quantized file from its source and compare, writing nothing",
      "tamis verify out/pebble-q4_k_m.gguf --source models/pebble", run_verify},
     {"explain", "TYPE [--model MODEL] [--tensor NAME]", "show how a type works and what it does to real weights",
      "tamis explain q4_k", run_explain},
+    {"run", "MODEL -p TEXT [-n N] | --ids IDS --logits OUT", "continue a text, or write the logits of token ids",
+     "tamis run models/pebble -p 'The emperor' -n 48 --temp 0", run_run},
+    {"tokenize", "MODEL [--special] [--jsonl]", "show how a model reads a text: pieces and token ids",
+     "echo 'Hello, world!' | tamis tokenize models/pebble", run_tokenize},
     {"types", "", "list the types of files and of tensors", "tamis types", run_types},
 };
 

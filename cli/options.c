@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,15 @@ static bool parse_count(const char *text, uint64_t *out)
     unsigned long long n = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno) return false;
     *out = n;
+    return true;
+}
+
+static bool parse_real(const char *text, double *out)
+{
+    char *end;
+    double x = strtod(text, &end);
+    if (end == text || *end || !isfinite(x)) return false;
+    *out = x;
     return true;
 }
 
@@ -44,7 +54,7 @@ static bool parse_size(const char *text, uint64_t *out)
     }
     if (toupper((unsigned char)*end) == 'B') end++;
     if (*end || n < 1 || n > 1e18) return false;
-    *out = (uint64_t)n;
+    *out = (uint64_t)(n + 0.5);
     return true;
 }
 
@@ -53,7 +63,8 @@ static void print_options(struct table *t, const struct option *options, size_t 
     for (size_t i = 0; i < n; i++) {
         char letter[8] = "    ";
         if (options[i].letter) snprintf(letter, sizeof letter, "-%c, ", options[i].letter);
-        table_cell(t, "  %s--%s%s%s", letter, options[i].name, options[i].value ? " " : "",
+        bool spaced = options[i].value && options[i].kind != OPTION_MAYBE;
+        table_cell(t, "  %s--%s%s%s", letter, options[i].name, spaced ? " " : "",
                    options[i].value ? options[i].value : "");
         table_cell(t, "%s", options[i].help);
     }
@@ -106,13 +117,27 @@ static bool take_value(const struct option *o, const char *value)
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)o->to = true; return true;
     case OPTION_TEXT: *(const char **)o->to = value; return *value != '\0';
+    case OPTION_ANY: *(const char **)o->to = value; return true;
     case OPTION_COUNT: return parse_count(value, o->to);
+    case OPTION_LIMIT:
+        if (strcmp(value, "-1") != 0) return parse_count(value, o->to);
+        *(uint64_t *)o->to = UINT64_MAX;
+        return true;
+    case OPTION_REAL: return parse_real(value, o->to);
     case OPTION_SIZE: return parse_size(value, o->to);
     case OPTION_LIST: {
         struct texts *list = o->to;
         if (list->n == sizeof list->items / sizeof *list->items) return false;
         list->items[list->n++] = value;
         return *value != '\0';
+    }
+    case OPTION_MAYBE: {
+        struct number *number = o->to;
+        char *end = NULL;
+        number->given = true;
+        if (!value) return true;
+        number->value = strtod(value, &end);
+        return (isdigit((unsigned char)*value) || *value == '.') && *end == '\0';
     }
     }
     return false;
@@ -165,7 +190,7 @@ int parse_options_between(const struct command *command, int argc, char **argv, 
         }
         if (!o) return wrong_usage(command, "'%s' is no option of it", arg);
         if (o->kind == OPTION_FLAG && value) return wrong_usage(command, "--%s takes no value", o->name);
-        if (o->kind != OPTION_FLAG && !value) {
+        if (o->kind != OPTION_FLAG && o->kind != OPTION_MAYBE && !value) {
             if (i + 1 >= argc) return wrong_usage(command, "--%s wants %s", o->name, o->value);
             value = argv[++i];
         }

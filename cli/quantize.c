@@ -119,82 +119,13 @@ static size_t split_types(char *copy, const char **types, size_t max)
     return n;
 }
 
-/* ---- what llama-quantize's options share ---- */
-
-struct llama_options {
-    struct texts include, exclude, tensor_types, override_kv;
-    const char *tensor_types_file;
-    char *file_text; /* owned: the words of that file */
-};
-
-enum { N_LLAMA_OPTIONS = 13 };
-
-static void llama_option_rows(struct option rows[N_LLAMA_OPTIONS], struct llama_options *l,
-                              struct tms_quantize_options *o)
-{
-    const struct option all[N_LLAMA_OPTIONS] = {
-        {"imatrix", 0, OPTION_TEXT, &o->imatrix, "FILE", "GGUF: importance weights that llama-imatrix made"},
-        {"include-weights", 0, OPTION_LIST, &l->include, "NAME",
-         "only importance weights with this in their name; repeatable"},
-        {"exclude-weights", 0, OPTION_LIST, &l->exclude, "NAME",
-         "no importance weights with this in their name; repeatable"},
-        {"tensor-type", 0, OPTION_LIST, &l->tensor_types, "REGEX=TYPE",
-         "GGUF: the type of tensors whose name matches; repeatable"},
-        {"tensor-type-file", 0, OPTION_TEXT, &l->tensor_types_file, "FILE", "GGUF: the same, from the words of a file"},
-        {"output-tensor-type", 0, OPTION_TEXT, &o->output_tensor_type, "TYPE", "GGUF: the type of output.weight"},
-        {"token-embedding-type", 0, OPTION_TEXT, &o->token_embedding_type, "TYPE",
-         "GGUF: the type of token_embd.weight"},
-        {"leave-output-tensor", 0, OPTION_FLAG, &o->leave_output_tensor, NULL, "GGUF: output.weight stays as it is"},
-        {"pure", 0, OPTION_FLAG, &o->pure, NULL, "GGUF: the same type for every matrix"},
-        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
-         "GGUF: also change tensors that are quantized already (loses more)"},
-        {"keep-split", 0, OPTION_FLAG, &o->keep_split, NULL, "GGUF: as many files as the source has"},
-        {"override-kv", 0, OPTION_LIST, &l->override_kv, "KEY=TYPE:VALUE",
-         "GGUF: set a key (int, float, bool, str); repeatable"},
-        {"prune-layers", 0, OPTION_TEXT, &o->prune_layers, "L,L,...", "GGUF: leave these layers out"},
-    };
-    memcpy(rows, all, sizeof all);
-}
-
-/* Adds the words of --tensor-type-file and hands everything over. -1 to go on, or an exit code. */
-static int finish_llama_options(const struct command *command, struct llama_options *l, struct tms_quantize_options *o)
-{
-    if (l->include.n && l->exclude.n)
-        return wrong_usage(command, "--include-weights and --exclude-weights exclude each other");
-    if (l->tensor_types_file) {
-        FILE *f = fopen(l->tensor_types_file, "r");
-        size_t cap = 0, size = f ? 1 << 20 : 0;
-        l->file_text = f ? calloc(size + 1, 1) : NULL;
-        if (l->file_text) cap = fread(l->file_text, 1, size, f);
-        if (f) fclose(f);
-        if (!l->file_text || cap == size) {
-            fprintf(stderr, "tamis: %s: cannot be read as a list of tensor types\n", l->tensor_types_file);
-            return f ? 2 : 3;
-        }
-        for (char *word = strtok(l->file_text, " \t\r\n"); word; word = strtok(NULL, " \t\r\n")) {
-            if (l->tensor_types.n == sizeof l->tensor_types.items / sizeof *l->tensor_types.items)
-                return wrong_usage(command, "--tensor-type-file: more than 256 types");
-            l->tensor_types.items[l->tensor_types.n++] = word;
-        }
-    }
-    o->include_weights = l->include.items;
-    o->n_include_weights = l->include.n;
-    o->exclude_weights = l->exclude.items;
-    o->n_exclude_weights = l->exclude.n;
-    o->tensor_types = l->tensor_types.items;
-    o->n_tensor_types = l->tensor_types.n;
-    o->override_kv = l->override_kv.items;
-    o->n_override_kv = l->override_kv.n;
-    return -1;
-}
-
 int run_quantize(const struct command *self, int argc, char **argv)
 {
     struct job job = {.command = self};
     struct tms_quantize_options *o = &job.options;
-    struct llama_options llama = {.tensor_types_file = NULL};
-    const char *to = NULL, *types[64], *compat = "2026";
-    struct option options[11 + N_LLAMA_OPTIONS] = {
+    struct recipe_options recipe = {.tensor_types_file = NULL};
+    const char *to = NULL, *types[64];
+    struct option options[12 + N_RECIPE_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
@@ -203,8 +134,10 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"provenance", 0, OPTION_FLAG, &o->provenance, NULL,
          "GGUF: tell version, recipe and the source's hash in keys tamis.*"},
         {"manifest", 0, OPTION_TEXT, &o->manifest, "FILE.json", "write sources, recipe and outputs with hashes"},
-        {"compat", 0, OPTION_TEXT, &compat, "YEAR",
+        {"compat", 0, OPTION_TEXT, &recipe.compat, "YEAR",
          "GGUF: rules of types as llama.cpp had them in 2025 (February) or 2026"},
+        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
+         "also change tensors that are quantized already (loses more)"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
          "folders: bytes per safetensors file (default 50G)"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "GGUF: general.name (default: from the folder's name)"},
@@ -214,15 +147,12 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    llama_option_rows(options + 11, &llama, o);
+    recipe_option_rows(options + 12, &recipe, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");
     if (!job.out) return wrong_usage(self, "-o is missing: where to write?");
-    o->rules_of_2025 = strcmp(compat, "2025") == 0;
-    if (!o->rules_of_2025 && strcmp(compat, "2026") != 0)
-        return wrong_usage(self, "--compat '%s': expected 2025 or 2026", compat);
-    code = finish_llama_options(self, &llama, o);
+    code = finish_recipe_options(self, &recipe, o);
     char *copy = strdup(to);
     if (!copy) code = 3;
     if (code < 0) {
@@ -231,7 +161,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         code = o->n_types ? write_out(&job) : wrong_usage(self, "--to '%s': no list of types", to);
     }
     free(copy);
-    free(llama.file_text);
+    free(recipe.file_text);
     return code;
 }
 
@@ -262,14 +192,16 @@ int run_llama_quantize(const struct command *self, int argc, char **argv)
 {
     struct job job = {.command = self};
     struct tms_quantize_options *o = &job.options;
-    struct llama_options llama = {.tensor_types_file = NULL};
+    struct recipe_options recipe = {.tensor_types_file = NULL};
     const char *words[4] = {NULL}, *type, *threads;
     uint64_t buffer = 0;
-    struct option options[2 + N_LLAMA_OPTIONS] = {
+    struct option options[3 + N_RECIPE_OPTIONS] = {
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
+        {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
+         "also change tensors that are quantized already (loses more)"},
         {"max-buffer-size", 0, OPTION_COUNT, &buffer, "MiB", "accepted, has no meaning here: memory is small anyway"},
     };
-    llama_option_rows(options + 2, &llama, o);
+    recipe_option_rows(options + 3, &recipe, o);
     int code =
         parse_options_between(self, argc, argv, options, sizeof options / sizeof *options, &job.common, words, 2, 4);
     if (code >= 0) return code;
@@ -279,7 +211,7 @@ int run_llama_quantize(const struct command *self, int argc, char **argv)
     if (!type) return wrong_usage(self, "the type is missing");
     if (!named && words[3]) return wrong_usage(self, "'%s' is one argument too many", words[3]);
     char *out = named ? strdup(words[1]) : default_output(words[0], type);
-    code = out ? finish_llama_options(self, &llama, o) : 3;
+    code = out ? finish_recipe_options(self, &recipe, o) : 3;
     if (code < 0 && threads) {
         char *end;
         job.common.threads = strtoul(threads, &end, 10);
@@ -293,7 +225,7 @@ int run_llama_quantize(const struct command *self, int argc, char **argv)
         code = write_out(&job);
     }
     free(out);
-    free(llama.file_text);
+    free(recipe.file_text);
     return code;
 }
 

@@ -1,5 +1,7 @@
-/* tamis verify: does this file come from that source? */
+/* tamis verify: does this file come from that source? The options are those that quantize and convert had. */
 #include "cli.h"
+
+#include <stdlib.h>
 
 static json_t *document(const char *file, const char *source, const struct tms_verify_result *r, json_t *lines)
 {
@@ -36,17 +38,32 @@ int run_verify(const struct command *self, int argc, char **argv)
     struct progress_bar bar;
     struct tms_verify_options o = {.recipe = {.n_types = 0}};
     struct tms_verify_result result;
-    const struct option options[] = {
+    struct recipe_options recipe = {.compat = NULL};
+    struct option options[9 + N_RECIPE_OPTIONS] = {
         {"source", 's', OPTION_TEXT, &source, "MODEL", "the model that it was made from"},
         {"to", 0, OPTION_TEXT, &to, "TYPE", "the type it should be (default: what it says itself)"},
-        {"imatrix", 0, OPTION_TEXT, &o.recipe.imatrix, "FILE", "the importance weights that were used"},
         {"model-name", 0, OPTION_TEXT, &o.recipe.model_name, "NAME",
          "the general.name it should have (default: the one it has)"},
         {"pre", 0, OPTION_TEXT, &o.recipe.pre, "NAME", "name of the pre-tokenizer (default: recognised)"},
+        {"compat", 0, OPTION_TEXT, &recipe.compat, "YEAR",
+         "GGUF: rules of types as llama.cpp had them in 2025 (February) or 2026"},
+        {"split-max-size", 0, OPTION_SIZE, &o.recipe.split_max_bytes, "SIZE",
+         "GGUF: how it should be split (default: as it is)"},
+        {"split-max-tensors", 0, OPTION_COUNT, &o.recipe.split_max_tensors, "N",
+         "GGUF: how it should be split (default: as it is)"},
+        {"max-shard-size", 0, OPTION_SIZE, &o.recipe.max_shard_bytes, "SIZE",
+         "folders: how it should be split (default: as it is)"},
+        {"vocab-only", 0, OPTION_FLAG, &o.recipe.vocab_only, NULL, "GGUF: it should have no weights"},
     };
+    recipe_option_rows(options + 9, &recipe, &o.recipe);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &common, &file, 1);
     if (code >= 0) return code;
     if (!source) return wrong_usage(self, "--source is missing: from which model was it made?");
+    code = finish_recipe_options(self, &recipe, &o.recipe);
+    if (code >= 0) {
+        free(recipe.file_text);
+        return code;
+    }
     struct findings findings = {.json = common.json, .lines = json_array(), .bar = &bar};
     o.recipe.types = &to;
     o.recipe.n_types = to != NULL;
@@ -58,6 +75,7 @@ int run_verify(const struct command *self, int argc, char **argv)
     progress_begin(&bar, &common);
     tms_status status = tms_verify(file, source, &o, &result, &err);
     progress_end(&bar);
+    free(recipe.file_text);
     if (status != TMS_OK) {
         json_decref(findings.lines);
         return fail_with(status, &err);

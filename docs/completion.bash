@@ -6,12 +6,12 @@ _tamis()
         iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s tq2_0 tq1_0 q2_0 q1_0 mxfp4_moe nvfp4 q5_1 q5_0 q4_1
         q4_0 copy nf4 nf4:dq fp4 int8 hf:bf16 hf:f16
         hf:f32"
-    local llama="--imatrix --include-weights --exclude-weights --tensor-type --tensor-type-file --output-tensor-type
-        --token-embedding-type --leave-output-tensor --pure --allow-requantize --keep-split --override-kv --prune-layers"
+    local recipe="--imatrix --include-weights --exclude-weights --tensor-type --tensor-type-file --output-tensor-type
+        --token-embedding-type --leave-output-tensor --pure --keep-split --override-kv --prune-layers"
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain eval run tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -20,17 +20,23 @@ _tamis()
         local before=${current%"${current##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
-    --source|--model|--manifest) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --source|--model|--manifest|--base|--data|--tasks|--ids) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --style) mapfile -t COMPREPLY < <(compgen -W "llama full" -- "$current"); return ;;
+    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
     case $command in
     inspect) options="--to --tensors" ;;
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify --provenance --manifest" ;;
-    llama-quantize) options="$llama --dry-run" ;;
-    quantize) options="$llama --to --output --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    llama-quantize) options="$recipe --allow-requantize --dry-run" ;;
+    quantize) options="$recipe --allow-requantize --to --output --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     diff) options="--all" ;;
-    verify) options="--source --to --imatrix --model-name --pre" ;;
+    verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
+    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --llm-int8 --tasks" ;;
+    run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
+        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --llm-int8 --logits --hidden" ;;
+    tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac
     if [[ $current == -* ]]; then

@@ -81,6 +81,33 @@ struct tms_tensor_info {
 /* i < n_tensors; by name, numbers in numeric order. */
 void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor_info *info);
 
+/* ---- texts and token ids ------------------------------------------------------------------------------------- */
+
+/* A model's tokenizer. Used by one thread at a time. */
+struct tms_text;
+
+/* path: a Hugging Face folder (tokenizer files are enough) or a GGUF file (a vocabulary is enough). */
+tms_status tms_text_open(struct tms_text **out, const char *path, struct tms_error *err);
+void tms_text_close(struct tms_text *text); /* NULL is allowed */
+/* One more than the largest id. */
+uint64_t tms_text_n_vocab(const struct tms_text *text);
+
+struct tms_text_options {
+    bool special;          /* with what the tokenizer puts around a text (begin of sequence, …) */
+    bool no_parse_special; /* texts of special tokens are plain text: for input that is not trusted */
+};
+/* The ids of n bytes of text; bytes that are no UTF-8 are read as U+FFFD. The caller frees *ids. options may be
+ * NULL. */
+tms_status tms_text_encode(struct tms_text *text, const char *bytes, size_t n, const struct tms_text_options *options,
+                           int32_t **ids, size_t *n_ids, struct tms_error *err);
+/* The text of ids, always UTF-8, with a NUL behind its *n bytes. The caller frees *out. */
+tms_status tms_text_decode(const struct tms_text *text, const int32_t *ids, size_t n_ids, bool special, char **out,
+                           size_t *n, struct tms_error *err);
+/* The bytes of one token, special ones too; they may be a part of a character. The caller frees *out. */
+tms_status tms_text_piece(const struct tms_text *text, int32_t id, char **out, size_t *n, struct tms_error *err);
+/* Special tokens (begin of sequence, end of turn, …), which are no text. */
+bool tms_text_is_special(const struct tms_text *text, int32_t id);
+
 /* ---- target types -------------------------------------------------------------------------------------------- */
 
 struct tms_type_info {
@@ -142,7 +169,7 @@ struct tms_quantize_options {
     size_t n_types;
     unsigned n_threads;         /* 0: all processors */
     bool pure;                  /* GGUF: one type for all tensors */
-    bool allow_requantize;      /* GGUF sources: quantized tensors may change their type */
+    bool allow_requantize;      /* GGUF sources: quantized tensors may be quantized anew */
     bool force;                 /* replace an output folder that exists */
     bool dry_run;               /* plan everything, write nothing */
     bool vocab_only;            /* GGUF: key-values and tokenizer, no tensors */
@@ -262,8 +289,9 @@ void tms_diff_key_at(const struct tms_diff *diff, size_t i, struct tms_diff_key 
 
 struct tms_verify_options {
     /* How the file was made, as far as it does not tell itself: with n_types 0 the type comes from the file
-     * (general.file_type or quantization_config), as do the types of tensors, where they are not those of the file
-     * type's rules. Threads and progress are taken from here, too. */
+     * (general.file_type, quantization_config or dtype), as do the types of tensors, where they are not those of the
+     * file type's rules, unless an option here asks for types; and the way it is split, unless an option here does.
+     * Threads and progress are taken from here, too. */
     struct tms_quantize_options recipe;
     tms_line_fn finding; /* one line per difference, in the order of the file */
     void *finding_ctx;
@@ -275,16 +303,125 @@ struct tms_verify_result {
     size_t n_tensors, n_differing; /* stored tensors, scales included */
     size_t n_other_types; /* tensors whose types are not those of the file type's rules; rebuilt with the file's own */
     uint64_t bytes;       /* compared */
-    bool identical;       /* headers and padding, too: what tamis would write is this file, byte for byte */
+    bool identical;       /* headers, padding and config.json, too: tamis would write the very same bytes */
     /* the first difference in tensor data, if n_differing */
     char tensor[256];
     uint64_t row, block; /* block within its row; of 4-bit codes of bitsandbytes, within the tensor */
 };
 
 /* Rebuilds in memory what tms_quantize or tms_convert would write from `source`, and compares with `file`: a GGUF file
- * (the first of a split) or a folder for bitsandbytes. Nothing is written. TMS_OK even if there are findings. */
+ * (the first of a split) or a folder, for bitsandbytes or plain. Nothing is written. TMS_OK even if there are findings.
+ */
 tms_status tms_verify(const char *file, const char *source, const struct tms_verify_options *options,
                       struct tms_verify_result *result, struct tms_error *err);
+
+/* ---- running a model ------------------------------------------------------------------------------------------- */
+
+/* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
+ * f32. Results are the same bits for any number of threads. One call at a time. */
+struct tms_session;
+
+struct tms_session_options {
+    unsigned n_threads; /* 0: all processors */
+    uint64_t context;   /* positions at most; 0: those that the model was made for */
+    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16" */
+    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
+                         * the pass reaches 6.0; results then depend on how tokens are cut into passes */
+    tms_line_fn warning;
+    void *warning_ctx;
+};
+
+/* `model` as in tms_model_open. TMS_EINPUT if it has no weights, lacks a tensor or is of an architecture or a type that
+ * tamis cannot run. */
+tms_status tms_session_open(struct tms_session **out, const char *model, const struct tms_session_options *options,
+                            struct tms_error *err);
+void tms_session_close(struct tms_session *session); /* NULL is allowed */
+
+struct tms_session_info {
+    uint64_t context, model_context; /* as in the options; what the model was made for, 0 if it does not say */
+    uint64_t n_vocab, n_layers, hidden;
+    uint64_t weight_bytes; /* as stored */
+    uint64_t cache_bytes;  /* if the whole context is used */
+};
+void tms_session_describe(const struct tms_session *session, struct tms_session_info *info);
+
+/* A text, or token ids (if `ids` is not NULL). Texts need a model with a tokenizer. */
+struct tms_prompt {
+    const char *text; /* UTF-8 */
+    size_t text_bytes;
+    const int32_t *ids;
+    size_t n_ids;
+    bool no_special;       /* without the tokens that the tokenizer puts before a text */
+    bool no_parse_special; /* the texts of special tokens in it are plain text: for input that is not trusted */
+};
+
+/* Writes the logits of every token of a prompt into a safetensors file: "logits", F32 [tokens, vocabulary]; with
+ * hidden_states also "hidden_states", F32 [layers + 1, tokens, hidden]: embeddings, then the state after each layer,
+ * the last one after the final norm, as transformers gives them. The file appears complete or not at all. TMS_EINPUT if
+ * something in it is not finite. */
+struct tms_logits_options {
+    bool hidden_states;
+    tms_progress_fn progress; /* bytes of weights */
+    void *progress_ctx;
+};
+tms_status tms_session_logits(struct tms_session *session, const struct tms_prompt *prompt, const char *path,
+                              const struct tms_logits_options *options, uint64_t *n_tokens, struct tms_error *err);
+
+/* How the next token is chosen, in this order. All zero: always the most probable one. */
+struct tms_sampling {
+    double repeat_penalty;  /* logits of recent tokens are divided by it (multiplied if negative); 0 or 1: off */
+    uint64_t repeat_last_n; /* how many tokens are recent, those of the prompt included */
+    uint64_t top_k;         /* only the k most probable; 0: all */
+    double top_p;           /* of those the fewest whose probabilities reach p together; 0 or 1: all */
+    double min_p;           /* of those the ones with at least this share of the best one's probability; 0: all */
+    double temperature;     /* logits are divided by it; 0: the most probable one */
+    uint64_t seed;          /* the same seed gives the same text, on every machine */
+};
+/* What llama.cpp's users are used to: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalty (over 64). */
+extern const struct tms_sampling tms_sampling_usual;
+
+enum tms_stop {
+    TMS_STOP_LENGTH,    /* max_tokens were made */
+    TMS_STOP_END,       /* the model ended its text */
+    TMS_STOP_TEXT,      /* one of the stop texts came */
+    TMS_STOP_CONTEXT,   /* no room for another token */
+    TMS_STOP_CALLER,    /* the caller's function wanted no more */
+    TMS_STOP_CANCELLED, /* tms_cancel */
+};
+/* "length", "end", "stop text", "context", "caller", "interrupted" */
+const char *tms_stop_name(enum tms_stop stop);
+
+/* Gets text as it comes, whole UTF-8 characters, n > 0; false ends the text. */
+typedef bool (*tms_text_fn)(void *ctx, const char *text, size_t n);
+
+struct tms_generate_options {
+    uint64_t max_tokens; /* UINT64_MAX: until something else ends it */
+    struct tms_sampling sampling;
+    const char *const *stops; /* texts that end the answer and are not part of it */
+    size_t n_stops;
+    bool ignore_end;   /* tokens that end a text are as any other */
+    bool show_special; /* the texts of special tokens are shown */
+    tms_text_fn text;  /* or NULL */
+    void *text_ctx;
+};
+
+struct tms_generation {
+    char *text; /* UTF-8 with a NUL behind it; NULL if the prompt was ids and the model has no tokenizer */
+    size_t text_bytes;
+    int32_t *ids; /* without the token that ended the text */
+    size_t n_ids;
+    size_t n_prompt; /* tokens of it */
+    size_t n_reused; /* of those, known from the session's last text */
+    enum tms_stop stop;
+    size_t stop_index;                    /* which of the stop texts, for TMS_STOP_TEXT */
+    double prompt_seconds, token_seconds; /* reading the prompt, up to the first logits; everything after that */
+};
+/* Continues a prompt. Keys and values of the beginning that it shares with the session's last text are used again: an
+ * answer to a longer conversation starts where the last one ended. */
+tms_status tms_session_generate(struct tms_session *session, const struct tms_prompt *prompt,
+                                const struct tms_generate_options *options, struct tms_generation *out,
+                                struct tms_error *err);
+void tms_generation_free(struct tms_generation *generation);
 
 /* ---- how types work ------------------------------------------------------------------------------------------ */
 
@@ -329,6 +466,110 @@ struct tms_explain_errors {
  * equal ones. */
 tms_status tms_explain_measure(struct tms_explain_errors *out, const char *type, const char *model, const char *tensor,
                                struct tms_error *err);
+
+/* ---- evaluating ---------------------------------------------------------------------------------------------- */
+
+/* A mean with its standard error. */
+struct tms_estimate {
+    double value, error;
+};
+
+/* How a quantity is spread over the predicted tokens; percentiles between two values are interpolated. */
+struct tms_spread {
+    struct tms_estimate mean;
+    double min, p0_1, p1, p5, p10, p25, median, p75, p90, p95, p99, p99_9, max;
+};
+
+struct tms_eval_progress {
+    double share;             /* of the whole work, 0 … 1 */
+    double seconds;           /* since it began */
+    size_t n_done, n_total;   /* windows (with tasks: choices) that are scored */
+    double mean_nll, mean_kl; /* so far, per token: the perplexity is exp(mean_nll); 0 while there is nothing */
+};
+/* Called from the calling thread, after every few windows. */
+typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
+
+struct tms_eval_options {
+    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
+    const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
+    const char *base;    /* the model to compare with, or NULL */
+    const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
+                          * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
+                          * prediction of every window counts, as papers have it */
+    uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
+    uint64_t n_chunks;   /* at most so many windows; 0: all */
+    bool no_bos;         /* no BOS, whatever the vocabulary says */
+    const char *cache;   /* type of keys and values: "f32" (NULL is this) or "f16" */
+    double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
+    uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
+    unsigned n_threads; /* 0: all processors; the same result */
+    tms_line_fn warning;
+    void *warning_ctx;
+    tms_eval_progress_fn progress;
+    void *progress_ctx;
+};
+
+struct tms_eval_result {
+    size_t n_tokens; /* of the text */
+    size_t n_windows, context;
+    size_t n_predicted;     /* tokens that the figures are about */
+    bool bos;               /* windows (style "full": the text) begin with BOS */
+    bool weights_alone;     /* activations and cache were f32: what differs from the base comes from the weights */
+    bool by_layer;          /* did not fit into options.ram at once */
+    uint64_t planned_bytes; /* with options.ram: memory that the plan counts with */
+    double seconds;         /* all of it */
+    double run_seconds;     /* without reading and tokenizing the text */
+    struct tms_estimate log_perplexity; /* mean of -log p(token that came) */
+    struct tms_estimate perplexity;
+    /* with a base */
+    bool has_base;
+    struct tms_estimate base_perplexity;
+    struct tms_estimate log_ratio, ratio, difference; /* of the perplexities: model to base; errors with covariance */
+    double correlation;                               /* of -log p of the two */
+    struct tms_spread kl;                             /* KL(base || model), in nats */
+    struct tms_estimate same_top;                     /* share of tokens whose most probable successor is the same */
+    struct tms_spread change;                         /* p - p of the base, of the token that came */
+    struct tms_estimate rms_change;
+};
+
+/* Perplexity of a text, and with a base what quantizing changed: both models in lockstep, nothing stored. TMS_EINPUT
+ * for what cannot be evaluated: too short a text, another vocabulary than the base's, logits that are no numbers. */
+tms_status tms_evaluate(const char *model, const struct tms_eval_options *options, struct tms_eval_result *result,
+                        struct tms_error *err);
+
+/* One multiple-choice question. */
+struct tms_task_answer {
+    size_t line; /* of the file, from 1 */
+    size_t n_choices, right;
+    size_t chosen;                              /* of the largest log p */
+    size_t chosen_normalized;                   /* of the largest log p per byte */
+    size_t base_chosen, base_chosen_normalized; /* with a base */
+    const double *log_p;                        /* [n_choices] */
+};
+
+struct tms_tasks_result {
+    size_t n_questions;
+    struct tms_task_answer *answers; /* [n_questions] */
+    struct tms_estimate accuracy, accuracy_normalized;
+    bool has_base;
+    struct tms_estimate base_accuracy, base_accuracy_normalized;
+    struct tms_estimate same_answer; /* share of questions where both choose the same */
+    bool weights_alone, by_layer;
+    uint64_t planned_bytes;
+    double seconds;
+};
+
+/* Answers the questions of a file, one JSON object in a line:
+ *     {"question": "…", "choices": ["…", "…"], "answer": 0}            (MMLU; or "answer": "A")
+ *     {"question": "…", "A": "…", "B": "…", "C": "…", "D": "…", "answer": "A"}   (C-Eval)
+ * A choice is scored by the log-probability of its tokens as the continuation of the question:
+ *     Question: {question}\nAnswer: {choice}
+ * where the tokens that are the same as those of "Question: {question}\nAnswer:" alone are given. The accuracy counts
+ * the largest sum; the normalized one divides the sum by the bytes of the choice. options.data, ids, style, context and
+ * n_chunks have no meaning (n_chunks: at most so many questions). Freed with tms_tasks_free. */
+tms_status tms_evaluate_tasks(const char *model, const char *tasks, const struct tms_eval_options *options,
+                              struct tms_tasks_result **out, struct tms_error *err);
+void tms_tasks_free(struct tms_tasks_result *result);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,14 @@
-/* Which vector instructions this machine has. TAMIS_CPU=scalar|avx2|avx512 in the environment lowers the level
- * (never raises it), so that tests can run every variant; the choice is made once. */
+/* Which vector instructions this machine has. TAMIS_CPU=scalar|neon|avx2|avx512 in the environment lowers the level
+ * (never raises it), so that tests can run every variant; the choice is made once.
+ *
+ * Every machine knows some of the levels: scalar < avx2 < avx512 on x86-64, scalar < neon on aarch64, only scalar on
+ * others. Asked for a level that it does not know, it takes the highest of its own that is lower in the order below. */
 #ifndef TMS_BASE_CPU_H
 #define TMS_BASE_CPU_H
 
 enum tms_cpu {
     TMS_CPU_SCALAR,
+    TMS_CPU_NEON,   /* what every aarch64 has */
     TMS_CPU_AVX2,   /* with FMA and F16C */
     TMS_CPU_AVX512, /* F, BW, DQ, VL */
 };
@@ -13,6 +17,9 @@ enum tms_cpu tms_cpu_level(void);
 
 /* For tests: from now on at most this level. Returns the level that is now in use; never above the machine's own. */
 enum tms_cpu tms_cpu_force(enum tms_cpu level);
+
+/* "scalar", "neon", … */
+const char *tms_cpu_name(enum tms_cpu level);
 
 /* One source, several machines. TMS_BY_CPU(linkage, name, (parameters), (arguments)) defines name(parameters) from the
  * always-inline function name_body, which it compiles once per level; the level is looked up at every call, so put

@@ -25,18 +25,29 @@ INLINE F NAME(gather)(const float *v, I index)
 {
 #if LANES == 16
     return (F)_mm512_i32gather_ps((__m512i)index, v, 4);
-#else
+#elif LANES == 8
     return (F)_mm256_i32gather_ps(v, (__m256i)index, 4);
+#else
+    F found;
+    for (int i = 0; i < 4; i++) { /* by memcpy, as v may be integers */
+        float one;
+        memcpy(&one, v + index[i], sizeof one);
+        found[i] = one;
+    }
+    return found;
 #endif
 }
 
-/* 1 / v, but for a part in 2700. */
+/* 1 / v, but for a part in 2700 or less. */
 INLINE F NAME(rough_inverse)(F v)
 {
 #if LANES == 16
     return (F)_mm512_rcp14_ps((__m512)v);
-#else
+#elif LANES == 8
     return (F)_mm256_rcp_ps((__m256)v);
+#else
+    float32x4_t rough = vrecpeq_f32((float32x4_t)v); /* but for a part in 256; */
+    return (F)vmulq_f32(rough, vrecpsq_f32((float32x4_t)v, rough));
 #endif
 }
 
@@ -45,8 +56,10 @@ INLINE F NAME(larger)(F a, F b)
 {
 #if LANES == 16
     return (F)_mm512_max_ps((__m512)a, (__m512)b);
-#else
+#elif LANES == 8
     return (F)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return NAME(select)(a > b, a, b);
 #endif
 }
 
@@ -269,6 +282,20 @@ TARGET static void NAME(split_blocks)(int n, const float *x, const float *w, flo
 /* A vector of errors, one per candidate. For every coordinate there are only three, one per level. */
 TARGET static int NAME(least)(const uint16_t *codes, int n, const float *x, const float *w, float scale, float delta)
 {
+#if LANES == 4
+    float terms[4][8] = {{0}};
+    for (int i = 0; i < 8; i += 4)
+        for (int l = 0; l < 3; l++) {
+            F rest = scale * tms_iq1_level(l, delta) - NAME(load)(x + i);
+            F term = NAME(load)(w + i) * rest * rest;
+            memcpy(terms[l] + i, &term, sizeof term);
+        }
+    /* errors[i]: of the three levels of coordinate i */
+    float32x4_t errors[8];
+    tms_load_transposed_4(terms[0], 8, errors);
+    tms_load_transposed_4(terms[0] + 4, 8, errors + 4);
+    const I each_byte = (I){0} + 0x01010101, bytes = (I){0} + 0x03020100; /* of one float among floats */
+#else
     __m256 values = _mm256_loadu_ps(x), weights = _mm256_loadu_ps(w), e[3];
     for (int l = 0; l < 3; l++) {
         __m256 rest = _mm256_sub_ps(_mm256_set1_ps(scale * tms_iq1_level(l, delta)), values);
@@ -286,6 +313,7 @@ TARGET static int NAME(least)(const uint16_t *codes, int n, const float *x, cons
         errors[4 * half + 2] = _mm_shuffle_ps(ab_high, c, _MM_SHUFFLE(2, 2, 1, 0));
         errors[4 * half + 3] = _mm_shuffle_ps(ab_high, c, _MM_SHUFFLE(3, 3, 3, 2));
     }
+#endif
     F best = (F){0} + FLT_MAX;
     I at, found = {0};
     for (int i = 0; i < LANES; i++) at[i] = i;
@@ -295,10 +323,14 @@ TARGET static int NAME(least)(const uint16_t *codes, int n, const float *x, cons
         __m512i code = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(codes + j)));
         for (int i = 0; i < 8; i++, code = _mm512_srli_epi32(code, 2))
             error += (F)_mm512_permutevar_ps(_mm512_broadcast_f32x4(errors[i]), code);
-#else
+#elif LANES == 8
         __m256i code = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(codes + j)));
         for (int i = 0; i < 8; i++, code = _mm256_srli_epi32(code, 2))
             error += (F)_mm256_permutevar_ps(_mm256_set_m128(errors[i], errors[i]), code);
+#else
+        I code = (I)vmovl_u16(vld1_u16(codes + j));
+        for (int i = 0; i < 8; i++, code >>= 2)
+            error += (F)vqtbl1q_u8((uint8x16_t)errors[i], (uint8x16_t)(bytes + 4 * each_byte * (code & 3)));
 #endif
         I better = error < best;
         best = NAME(select)(better, error, best);
@@ -309,7 +341,7 @@ TARGET static int NAME(least)(const uint16_t *codes, int n, const float *x, cons
     float least = _mm512_reduce_min_ps((__m512)best);
     I first = NAME(select_int)(best == least, found, (I){0} + n);
     int number = _mm512_reduce_min_epi32((__m512i)first);
-#else
+#elif LANES == 8
     __m128 v = _mm_min_ps(_mm256_castps256_ps128((__m256)best), _mm256_extractf128_ps((__m256)best, 1));
     v = _mm_min_ps(v, _mm_movehl_ps(v, v));
     float least = _mm_cvtss_f32(_mm_min_ss(v, _mm_movehdup_ps(v)));
@@ -317,6 +349,9 @@ TARGET static int NAME(least)(const uint16_t *codes, int n, const float *x, cons
     __m128i m = _mm_min_epi32(_mm256_castsi256_si128((__m256i)first), _mm256_extracti128_si256((__m256i)first, 1));
     m = _mm_min_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(1, 0, 3, 2)));
     int number = _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, _MM_SHUFFLE(2, 3, 0, 1))));
+#else
+    float least = vminvq_f32((float32x4_t)best);
+    int number = vminvq_s32((int32x4_t)NAME(select_int)(best == least, found, (I){0} + n));
 #endif
     return least < FLT_MAX ? number : -1;
 }

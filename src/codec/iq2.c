@@ -131,8 +131,8 @@ TMS_INLINE unsigned even_signs(unsigned seven)
     return seven | (unsigned)__builtin_parity(seven) << 7;
 }
 
-TMS_INLINE void decode_iq2_xxs_body(const struct iq2_xxs *restrict b, float *restrict x, size_t n,
-                                    const uint8_t *restrict values)
+static void decode_iq2_xxs_scalar(const struct iq2_xxs *restrict b, float *restrict x, size_t n,
+                                  const uint8_t *restrict values)
 {
     for (size_t s = 0; s < n / TMS_IQ_SUPER; s++, b++) {
         float d = tms_load_f16(b->d);
@@ -146,8 +146,8 @@ TMS_INLINE void decode_iq2_xxs_body(const struct iq2_xxs *restrict b, float *res
     }
 }
 
-TMS_INLINE void decode_iq2_xs_body(const struct iq2_xs *restrict b, float *restrict x, size_t n,
-                                   const uint8_t *restrict values)
+static void decode_iq2_xs_scalar(const struct iq2_xs *restrict b, float *restrict x, size_t n,
+                                 const uint8_t *restrict values)
 {
     for (size_t s = 0; s < n / TMS_IQ_SUPER; s++, b++) {
         float d = tms_load_f16(b->d);
@@ -162,8 +162,8 @@ TMS_INLINE void decode_iq2_xs_body(const struct iq2_xs *restrict b, float *restr
     }
 }
 
-TMS_INLINE void decode_iq2_s_body(const struct iq2_s *restrict b, float *restrict x, size_t n,
-                                  const uint8_t *restrict values)
+static void decode_iq2_s_scalar(const struct iq2_s *restrict b, float *restrict x, size_t n,
+                                const uint8_t *restrict values)
 {
     for (size_t s = 0; s < n / TMS_IQ_SUPER; s++, b++) {
         float d = tms_load_f16(b->d);
@@ -177,6 +177,26 @@ TMS_INLINE void decode_iq2_s_body(const struct iq2_s *restrict b, float *restric
     }
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define LANES        8
+#define TARGET       TMS_TARGET_AVX2
+#define NAME(symbol) symbol##_8
+#include "codec/decode_lanes.h"
+#include "codec/iq_decode_lanes.h"
+#include "codec/iq2_decode_body.h"
+#include "codec/lanes_end.h"
+
+#define LANES        16
+#define TARGET       TMS_TARGET_AVX512
+#define NAME(symbol) symbol##_16
+#include "codec/decode_lanes.h"
+#include "codec/iq_decode_lanes.h"
+#include "codec/iq2_decode_body.h"
+#include "codec/lanes_end.h"
+#endif
+
 #define ROW_FUNCTIONS(name, book)                                                                                      \
     void tms_##name##_encode_weighted(const float *x, const float *weights, void *blocks, size_t n_rows,               \
                                       size_t n_cols)                                                                   \
@@ -185,12 +205,8 @@ TMS_INLINE void decode_iq2_s_body(const struct iq2_s *restrict b, float *restric
         for (size_t row = 0; row < n_rows; row++)                                                                      \
             for (size_t i = 0; i < n_cols; i += TMS_IQ_SUPER) encode_##name(x + row * n_cols + i, weights + i, b++);   \
     }                                                                                                                  \
-    TMS_BY_CPU(static, decode_##name, (const struct name *b, float *x, size_t n, const uint8_t *values),               \
-               (b, x, n, values))                                                                                      \
-    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \
-    {                                                                                                                  \
-        decode_##name(blocks, x, n, tms_iq_values(book));                                                              \
-    }
+    TMS_BY_LANES(tms_##name##_decode, decode_##name, (const void *blocks, float *x, size_t n),                         \
+                 (blocks, x, n, tms_iq_values(book)))
 ROW_FUNCTIONS(iq2_xxs, TMS_BOOK_IQ2_XXS)
 ROW_FUNCTIONS(iq2_xs, TMS_BOOK_IQ2_XS)
 ROW_FUNCTIONS(iq2_s, TMS_BOOK_IQ2_S)

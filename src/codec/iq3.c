@@ -98,8 +98,8 @@ TMS_INLINE void decode_groups(float step, const uint8_t *restrict first, const u
     }
 }
 
-TMS_INLINE void decode_iq3_xxs_body(const struct iq3_xxs *restrict b, float *restrict x, size_t n,
-                                    const uint8_t *restrict values)
+static void decode_iq3_xxs_scalar(const struct iq3_xxs *restrict b, float *restrict x, size_t n,
+                                  const uint8_t *restrict values)
 {
     for (size_t s = 0; s < n / TMS_IQ_SUPER; s++, b++) {
         float d = tms_load_f16(b->d);
@@ -116,8 +116,8 @@ TMS_INLINE void decode_iq3_xxs_body(const struct iq3_xxs *restrict b, float *res
     }
 }
 
-TMS_INLINE void decode_iq3_s_body(const struct iq3_s *restrict b, float *restrict x, size_t n,
-                                  const uint8_t *restrict values)
+static void decode_iq3_s_scalar(const struct iq3_s *restrict b, float *restrict x, size_t n,
+                                const uint8_t *restrict values)
 {
     for (size_t s = 0; s < n / TMS_IQ_SUPER; s++, b++) {
         float d = tms_load_f16(b->d);
@@ -133,6 +133,26 @@ TMS_INLINE void decode_iq3_s_body(const struct iq3_s *restrict b, float *restric
     }
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define LANES        8
+#define TARGET       TMS_TARGET_AVX2
+#define NAME(symbol) symbol##_8
+#include "codec/decode_lanes.h"
+#include "codec/iq_decode_lanes.h"
+#include "codec/iq3_decode_body.h"
+#include "codec/lanes_end.h"
+
+#define LANES        16
+#define TARGET       TMS_TARGET_AVX512
+#define NAME(symbol) symbol##_16
+#include "codec/decode_lanes.h"
+#include "codec/iq_decode_lanes.h"
+#include "codec/iq3_decode_body.h"
+#include "codec/lanes_end.h"
+#endif
+
 #define ROW_FUNCTIONS(name, book)                                                                                      \
     void tms_##name##_encode(const float *x, void *blocks, size_t n)                                                   \
     {                                                                                                                  \
@@ -146,11 +166,7 @@ TMS_INLINE void decode_iq3_s_body(const struct iq3_s *restrict b, float *restric
         for (size_t row = 0; row < n_rows; row++)                                                                      \
             for (size_t i = 0; i < n_cols; i += TMS_IQ_SUPER) encode_##name(x + row * n_cols + i, weights + i, b++);   \
     }                                                                                                                  \
-    TMS_BY_CPU(static, decode_##name, (const struct name *b, float *x, size_t n, const uint8_t *values),               \
-               (b, x, n, values))                                                                                      \
-    void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \
-    {                                                                                                                  \
-        decode_##name(blocks, x, n, tms_iq_values(book));                                                              \
-    }
+    TMS_BY_LANES(tms_##name##_decode, decode_##name, (const void *blocks, float *x, size_t n),                         \
+                 (blocks, x, n, tms_iq_values(book)))
 ROW_FUNCTIONS(iq3_xxs, TMS_BOOK_IQ3_XXS)
 ROW_FUNCTIONS(iq3_s, TMS_BOOK_IQ3_S)

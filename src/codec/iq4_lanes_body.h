@@ -36,7 +36,7 @@ INLINE F NAME(number)(const struct NAME(tables) * t, F value)
     __m512 upper = _mm512_permutex2var_ps(t->upper[0], k, t->upper[1]);
     return (F)_mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, middle, _CMP_NLT_UQ), lower, upper);
 }
-#else
+#elif LANES == 8
 struct NAME(tables) {
     __m256 third, fourth, lower, upper;
 };
@@ -69,6 +69,40 @@ INLINE F NAME(number)(const struct NAME(tables) * t, F value)
     __m256 lower = _mm256_permutevar8x32_ps(t->lower, (__m256i)r);
     __m256 upper = _mm256_permutevar8x32_ps(t->upper, (__m256i)r);
     return (F)_mm256_blendv_ps(lower, upper, _mm256_cmp_ps(v, middle, _CMP_NLT_UQ));
+}
+#else
+struct NAME(tables) {
+    uint8x16_t third;
+    uint8x16x2_t fourth;
+    uint8x16_t numbers;
+};
+
+/* The same binary search. Bits count from the top here, 1 where v is below a middle, so that NaN ends at the top; the
+ * tables of the last steps are in that order. */
+INLINE struct NAME(tables) NAME(load_tables)(void)
+{
+    float third[4], fourth[8];
+    uint8_t numbers[16];
+    for (int r = 0; r < 4; r++) third[r] = tms_iq4_middles[13 - 4 * r];
+    for (int r = 0; r < 8; r++) fourth[r] = tms_iq4_middles[14 - 2 * r];
+    for (int r = 0; r < 16; r++) numbers[r] = (uint8_t)tms_iq4_numbers[15 - r];
+    struct NAME(tables) t;
+    memcpy(&t.third, third, sizeof third);
+    memcpy(&t.fourth, fourth, sizeof fourth);
+    memcpy(&t.numbers, numbers, sizeof numbers);
+    return t;
+}
+
+INLINE F NAME(number)(const struct NAME(tables) * t, F v)
+{
+    const I each_byte = (I){0} + 0x01010101, bytes = (I){0} + 0x03020100; /* of one float among floats */
+    I r = v < tms_iq4_middles[7];                                         /* minus the bits so far */
+    r = r + r + (v < NAME(select)(r, (F){0} + tms_iq4_middles[3], (F){0} + tms_iq4_middles[11]));
+    r = r + r + (v < (F)vqtbl1q_u8(t->third, (uint8x16_t)(bytes - 4 * each_byte * r)));
+    r = r + r + (v < (F)vqtbl2q_u8(t->fourth, (uint8x16_t)(bytes - 4 * each_byte * r)));
+    /* The number comes to the highest byte, and 0 to the others, as indexes beyond the table give 0. */
+    I number = (I)vqtbl1q_u8(t->numbers, (uint8x16_t)(0x00ffffff - (r << 24)));
+    return (F)vcvtq_n_f32_s32((int32x4_t)number, 24);
 }
 #endif
 

@@ -18,18 +18,26 @@
  * runs where the margin is not kept, are searched candidate by candidate. */
 #include "codec/iq_lanes.h"
 
-#if defined(__x86_64__)
+#if TMS_HAS_LANES
 #include <float.h>
-#include <immintrin.h>
 #include <limits.h>
 #include <math.h>
 #include <string.h>
 
-#include "base/cpu.h"
+#include "codec/transpose.h"
 
-/* Candidates that may be searched, and room for a vector more. */
-enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 16 };
+/* Candidates that may be searched, and room for two vectors more. */
+enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 32 };
 
+#if defined(__aarch64__)
+#define LANES 4
+#define TARGET
+#define NAME(symbol) symbol##_4
+#include "codec/iq_lanes_body.h"
+#undef LANES
+#undef TARGET
+#undef NAME
+#else
 #define LANES        8
 #define TARGET       TMS_TARGET_AVX2
 #define NAME(symbol) symbol##_8
@@ -45,12 +53,17 @@ enum { MAX_CANDIDATES = 32, ROW = MAX_CANDIDATES + 16 };
 #undef LANES
 #undef TARGET
 #undef NAME
+#endif
 
 tms_iq_block_search *tms_iq_block_search_by_lanes(void)
 {
     switch (tms_cpu_level()) {
+#if defined(__aarch64__)
+    case TMS_CPU_NEON: return search_block_4;
+#else
     case TMS_CPU_AVX512: return search_block_16;
     case TMS_CPU_AVX2: return search_block_8;
+#endif
     default: return NULL;
     }
 }

@@ -3,11 +3,12 @@
 #define TMS_CODEC_IQ_LANES_H
 
 #include "codec/iq_search.h"
+#include "codec/widths.h"
 
-#if defined(__x86_64__)
+#if TMS_HAS_LANES
 /* The search for the vectors that this machine has; NULL if it has none. */
 tms_iq_block_search *tms_iq_block_search_by_lanes(void);
-#else /* no machine but x86-64 has vectors here yet */
+#else
 #define tms_iq_block_search_by_lanes() ((tms_iq_block_search *)NULL)
 #endif
 

@@ -11,8 +11,8 @@ typedef int32_t NAME(I) __attribute__((vector_size(4 * LANES)));
 #define RUN   struct NAME(run)
 #define RUNS  struct NAME(runs)
 
-/* Choices at once: each has eight lanes. */
-#define CHOICES (LANES / 8)
+/* Choices at once: each has eight lanes, with NEON in two vectors. */
+#define CHOICES (LANES == 16 ? 2 : 1)
 
 INLINE F NAME(splat)(float v)
 {
@@ -30,8 +30,10 @@ INLINE F NAME(minimum)(F a, F b)
 {
 #if LANES == 16
     return (F)_mm512_min_ps((__m512)a, (__m512)b);
-#else
+#elif LANES == 8
     return (F)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return (F)vbslq_f32(vcltq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
 #endif
 }
 
@@ -39,18 +41,30 @@ INLINE F NAME(maximum)(F a, F b)
 {
 #if LANES == 16
     return (F)_mm512_max_ps((__m512)a, (__m512)b);
-#else
+#elif LANES == 8
     return (F)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (F)vbslq_f32(vcgtq_f32((float32x4_t)a, (float32x4_t)b), (float32x4_t)a, (float32x4_t)b);
 #endif
 }
+
+#if LANES == 4
+/* Bit i: whether lane i is all ones, not 0. */
+INLINE unsigned NAME(bits_of)(I condition)
+{
+    return (unsigned)vaddvq_s32((int32x4_t)(condition & (I){1, 2, 4, 8}));
+}
+#endif
 
 /* Bit i: whether lane i of a is less than, or not above, that of b. */
 INLINE unsigned NAME(less)(F a, F b)
 {
 #if LANES == 16
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ);
-#else
+#elif LANES == 8
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ));
+#else
+    return NAME(bits_of)(a < b);
 #endif
 }
 
@@ -58,8 +72,10 @@ INLINE unsigned NAME(not_above)(F a, F b)
 {
 #if LANES == 16
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ);
-#else
+#elif LANES == 8
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ));
+#else
+    return NAME(bits_of)(a <= b);
 #endif
 }
 
@@ -67,8 +83,10 @@ INLINE unsigned NAME(differ)(I a, I b)
 {
 #if LANES == 16
     return _mm512_cmpneq_epi32_mask((__m512i)a, (__m512i)b);
-#else
+#elif LANES == 8
     return 0xff & ~(unsigned)_mm256_movemask_ps((__m256)_mm256_cmpeq_epi32((__m256i)a, (__m256i)b));
+#else
+    return NAME(bits_of)(a != b);
 #endif
 }
 
@@ -78,11 +96,14 @@ INLINE I NAME(nearest)(F v, int low, int high)
     I n = ((I)(v + 12582912.0f) & 0x007fffff) - 0x00400000;
 #if LANES == 16
     return (I)_mm512_min_epi32(_mm512_max_epi32((__m512i)n, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
-#else
+#elif LANES == 8
     return (I)_mm256_min_epi32(_mm256_max_epi32((__m256i)n, _mm256_set1_epi32(low)), _mm256_set1_epi32(high));
+#else
+    return (I)vminq_s32(vmaxq_s32((int32x4_t)n, vdupq_n_s32(low)), vdupq_n_s32(high));
 #endif
 }
 
+#if LANES > 4
 /* For each lane the entry of the table that its level, the lowest of its bits, says: of four entries in every 128 bits,
  * or of eight; with 16 lanes the tables of two choices lie one behind the other, the fourth bit says which. */
 INLINE F NAME(look_up)(F table, I points, int bits)
@@ -118,12 +139,21 @@ INLINE F NAME(least_of_eight)(F v)
 #endif
 }
 
+/* 2 l + 1 for levels l, the lowest bits of each lane. */
+INLINE F NAME(odd)(I points, int bits)
+{
+    return NAME(look_up)(NAME(odd_table)(bits), points, bits);
+}
+#endif
+
 INLINE float NAME(largest_lane)(F v)
 {
 #if LANES == 16
     return _mm512_reduce_max_ps((__m512)v);
-#else
+#elif LANES == 8
     return -NAME(least_of_eight)(-v)[0];
+#else
+    return vmaxvq_f32((float32x4_t)v);
 #endif
 }
 
@@ -133,6 +163,12 @@ struct NAME(group) {
     float margin;
 };
 
+/* Set in a chosen point that is not nearer than all others by the margin. */
+#define CLOSE 0x80000000u
+
+#if LANES == 4
+#include "codec/iq_choose_neon.h"
+#else
 /* Points j … of a list, the same eight for each choice. */
 INLINE I NAME(load_points)(const uint32_t *near, int bits)
 {
@@ -161,9 +197,6 @@ INLINE F NAME(limit)(F d, int left)
     return NAME(minimum)((F)((I)d | invalid), limit); /* limit, where d is no number */
 #endif
 }
-
-/* Set in a chosen point that is not nearer than all others by the margin. */
-#define CLOSE 0x80000000u
 
 /* Chooses for CHOICES scales, each in its eight lanes, the best point of one list for a group. `is_short`: the list has
  * at most eight. `marks`: with CLOSE where it is. */
@@ -217,6 +250,7 @@ INLINE void NAME(choose)(const GROUP *g, int group, int bits, const uint32_t *re
         chosen[k] = near[position] | (marks ? mark : 0);
     }
 }
+#endif
 
 /* Candidates first … last that round a group to the same place, and points for the first and the last of them. */
 struct NAME(run) {
@@ -311,7 +345,12 @@ INLINE void NAME(fill_runs)(RUNS *runs, const GROUP *groups, int group, int bits
         uint32_t *row = points[r.group];
         const I left = (I){0} + (int32_t)r.left;
         /* Stores whole vectors; the runs that follow write over what is too much. */
+#if LANES == 16
+        memcpy(row + r.first, &left, sizeof left); /* no run is longer than two vectors; no branch */
+        memcpy(row + r.first + LANES, &left, sizeof left);
+#else
         for (uint32_t c = r.first; c <= r.last; c += LANES) memcpy(row + c, &left, sizeof left);
+#endif
         row[r.last] = r.right;
         const bool is_long = r.count > 8;
         open[is_long][n_open[is_long]] = (uint16_t)i;
@@ -338,21 +377,43 @@ INLINE uint32_t NAME(choose_one)(const GROUP *g, int group, int bits, const uint
     return chosen[0];
 }
 
-/* Places that all candidates round a group to. */
-INLINE void NAME(find_places)(const GROUP *g, int group, const float *restrict inverses, int n_candidates,
+/* place + step in the lanes where p is above, or at least, a limit. */
+INLINE I NAME(step_if_above)(I place, F p, float limit, int step)
+{
+#if LANES == 16
+    __mmask16 above = _mm512_cmp_ps_mask((__m512)p, _mm512_set1_ps(limit), _CMP_GT_OQ);
+    return (I)_mm512_mask_add_epi32((__m512i)place, above, (__m512i)place, _mm512_set1_epi32(step));
+#else
+    return place + ((p > limit) & step);
+#endif
+}
+
+/* Places that all candidates round a group to. `tame`: no inverse * x reaches 2^22. Then, of three levels, the middle
+ * one begins above inverse * x = 2, a tie that goes to 0, and the last one at 4, a tie that goes to 2. */
+INLINE void NAME(find_places)(const GROUP *g, int group, bool tame, const float *restrict inverses, int n_candidates,
                               int32_t *restrict places)
 {
     const int levels = group == 8 ? 3 : 8;
     for (int c = 0; c < n_candidates; c += LANES) {
         F inverse = NAME(load)(inverses + c);
         I place = {0};
-        for (int i = group - 1; i >= 0; i--) {
-            I level = NAME(nearest)(0.5f * (inverse * g->x[i] - 1.0f), 0, levels - 1);
-            place = (levels == 3 ? place + place + place : place << 3) + level;
-        }
+        if (levels == 3 && tame)
+            for (int i = 0, step = 1; i < group; i++, step *= 3) {
+                F p = inverse * g->x[i];
+                place = NAME(step_if_above)(place, p, 2, step);
+                place = NAME(step_if_above)(place, p, 0x1.fffffep1f, step);
+            }
+        else
+            for (int i = group - 1; i >= 0; i--) {
+                I level = NAME(nearest)(0.5f * (inverse * g->x[i] - 1.0f), 0, levels - 1);
+                place = (levels == 3 ? place + place + place : place << 3) + level;
+            }
         memcpy(places + c, &place, sizeof place);
     }
 }
+
+static const float NAME(lane_numbers)[ROW] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                              16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 
 /* Sums in order over n terms. */
 INLINE void NAME(sum_two)(const float *restrict a, const float *restrict b, int n, float *restrict sum_a,
@@ -365,6 +426,45 @@ INLINE void NAME(sum_two)(const float *restrict a, const float *restrict b, int 
     }
     *sum_a = s;
     *sum_b = t;
+}
+
+/* The candidate that is left when each, in order, replaces the one before it if qx² / qq is larger; -1: none, all qq
+ * are 0 or less. What lies behind n candidates may be anything.
+ *
+ * As a loop over all it would be a chain of divisions and of branches that are hard to foresee. Only those within 1e-5
+ * of the largest qx² / qq count, 80 times what roundings can do: whatever the others do, the first of these replaces
+ * it. So the loop is run for these alone; for all where products might underflow or overflow. */
+INLINE int NAME(choose_candidate)(const float *qx, const float *qq, int n, float *scale)
+{
+    F ratios[ROW / LANES], most = {0};
+    const F zero = {0};
+    for (int k = 0; k * LANES < n; k++) {
+        const F x = NAME(load)(qx + LANES * k), q = NAME(load)(qq + LANES * k);
+        const I usable = (q > zero) & (NAME(load)(NAME(lane_numbers) + LANES * k) < (float)n);
+        ratios[k] = (F)((I)(x / q * x) & usable);
+        most = NAME(maximum)(most, ratios[k]);
+    }
+    const float largest = NAME(largest_lane)(most);
+    uint32_t contenders = 0, unsafe = 0;
+    for (int k = 0; k * LANES < n; k++) {
+        const F x = NAME(load)(qx + LANES * k), q = NAME(load)(qq + LANES * k);
+        contenders |= (uint32_t)NAME(less)(NAME(splat)(largest * 0.99999f), ratios[k]) << LANES * k;
+        unsafe |= (uint32_t)(NAME(less)(NAME(splat)(1e36f), x * x) | NAME(less)(q * largest, NAME(splat)(1e-35f)))
+                  << LANES * k;
+    }
+    const uint32_t all = (uint32_t)(((uint64_t)1 << n) - 1);
+    if ((unsafe & all) || !(largest < 1e36f)) contenders = all;
+    int chosen = -1;
+    float best = 0;
+    for (; contenders; contenders &= contenders - 1) {
+        const int c = __builtin_ctz(contenders);
+        if (qq[c] > 0 && qx[c] * qx[c] > best * qq[c]) {
+            *scale = qx[c] / qq[c];
+            best = *scale * qx[c];
+            chosen = c;
+        }
+    }
+    return chosen;
 }
 
 /* fitted_scale of iq_search.c: lanes are the nine candidates, then weights. */
@@ -432,6 +532,58 @@ INLINE float NAME(fitted_scale)(int n, int top, float largest, const float *rest
     return qq > 0 ? qx / qq : 0;
 }
 
+/* The sums of n candidates with their points. */
+INLINE void NAME(sum_candidates)(uint32_t (*points)[ROW], int n, int n_groups, int group, const float *x,
+                                 const float *weights, float *restrict all_qx, float *restrict all_qq)
+{
+    const int bits = group == 8 ? 2 : 4;
+    for (int c = 0; c < n; c += LANES) {
+        F qx = {0}, qq = {0};
+        for (int g = 0; g < n_groups; g++) {
+            I p;
+            memcpy(&p, &points[g][c], sizeof p);
+            for (int i = 0; i < group; i++) {
+                float w = weights[g * group + i], wx = w * x[g * group + i];
+                F q = NAME(odd)(p >> bits * i, bits);
+                qx += wx * q;
+                qq += w * q * q;
+            }
+        }
+        memcpy(all_qx + c, &qx, sizeof qx);
+        memcpy(all_qq + c, &qq, sizeof qq);
+    }
+}
+
+/* The candidate that is left, for blocks of two groups of eight. Neighbours have mostly the same two points: 19
+ * candidates have three or four different pairs, which are tried instead. A pair that was chosen is chosen again by the
+ * next candidate that has it, and so by the last one, if roundings have it that qx² > best * qq. */
+INLINE int NAME(choose_of_pairs)(uint32_t (*points)[ROW], int n_candidates, const float *x, const float *weights,
+                                 float *scale)
+{
+    uint32_t lasts = (uint32_t)1 << (n_candidates - 1); /* of the candidates with a pair */
+    for (int c = 0; c < n_candidates; c += LANES)
+        for (int g = 0; g < 2; g++) {
+            I here, next;
+            memcpy(&here, &points[g][c], sizeof here);
+            memcpy(&next, &points[g][c + 1], sizeof next);
+            lasts |= (uint32_t)NAME(differ)(here, next) << c & (((uint32_t)1 << (n_candidates - 1)) - 1);
+        }
+    uint32_t pairs[2][ROW];
+    int last[ROW], n = 0;
+    for (uint32_t left = lasts; left; left &= left - 1, n++) {
+        last[n] = __builtin_ctz(left);
+        pairs[0][n] = points[0][last[n]];
+        pairs[1][n] = points[1][last[n]];
+    }
+    for (int g = 0; g < 2; g++) memset(&pairs[g][n], 0, LANES * sizeof pairs[g][n]); /* the rest of the last vector */
+    float qx[ROW], qq[ROW];
+    NAME(sum_candidates)(pairs, n, 2, 8, x, weights, qx, qq);
+    const int pair = NAME(choose_candidate)(qx, qq, n, scale);
+    if (pair < 0) return -1;
+    if (qx[pair] * qx[pair] > *scale * qx[pair] * qq[pair]) return last[pair];
+    return pair > 0 ? last[pair - 1] + 1 : 0;
+}
+
 /* x: magnitudes; n and group are constants where this is inlined. */
 INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_grid *grid, const float *restrict x,
                             const float *restrict weights, const float *restrict roots, float *restrict scale_out,
@@ -469,6 +621,8 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
     int32_t places[TMS_IQ_MAX_GROUPS][ROW + 1]; /* of candidate c in [c + 1] */
     uint32_t points[TMS_IQ_MAX_GROUPS][ROW];
     const float m = scales[0] * steps + magnitude;
+    const bool tame =
+        inverses[n_candidates - 1] * magnitude < 1e6f; /* the largest of the inverses, if it is a number */
     for (int g = 0; g < n_groups; g++) {
         float sum = 0;
         for (int i = 0; i < group; i++) {
@@ -481,7 +635,7 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
         groups[g].margin = far_from_limits ? 1e-5f * sum_wmm : INFINITY;
         places[g][0] = -1;
         memset(&points[g][n_candidates], 0, LANES * sizeof points[g][0]); /* what is left of the last vector */
-        NAME(find_places)(&groups[g], group, inverses, n_candidates, places[g] + 1);
+        NAME(find_places)(&groups[g], group, tame, inverses, n_candidates, places[g] + 1);
     }
     RUNS runs;
     NAME(find_runs)(&runs, grid, places, n_groups, n_candidates);
@@ -489,31 +643,14 @@ INLINE bool NAME(search_of)(const struct tms_iq_rule *rule, const struct tms_iq_
         NAME(choose_ends)(&runs, bucket, groups, group, bits, scales);
     NAME(fill_runs)(&runs, groups, group, bits, scales, points);
 
-    float all_qx[ROW], all_qq[ROW];
-    const F odd = NAME(odd_table)(bits);
-    for (int c = 0; c < n_candidates; c += LANES) {
-        F qx = {0}, qq = {0};
-        for (int g = 0; g < n_groups; g++) {
-            I p;
-            memcpy(&p, &points[g][c], sizeof p);
-            for (int i = 0; i < group; i++) {
-                float w = weights[g * group + i], wx = w * x[g * group + i];
-                F q = NAME(look_up)(odd, p >> bits * i, bits);
-                qx += wx * q;
-                qq += w * q * q;
-            }
-        }
-        memcpy(all_qx + c, &qx, sizeof qx);
-        memcpy(all_qq + c, &qq, sizeof qq);
+    int chosen;
+    if (n_groups == 2) {
+        chosen = NAME(choose_of_pairs)(points, n_candidates, x, weights, &scale);
+    } else {
+        float qx[ROW], qq[ROW];
+        NAME(sum_candidates)(points, n_candidates, n_groups, group, x, weights, qx, qq);
+        chosen = NAME(choose_candidate)(qx, qq, n_candidates, &scale);
     }
-    int chosen = -1;
-    float best = 0;
-    for (int c = 0; c < n_candidates; c++)
-        if (all_qq[c] > 0 && all_qx[c] * all_qx[c] > best * all_qq[c]) {
-            scale = all_qx[c] / all_qq[c];
-            best = scale * all_qx[c];
-            chosen = c;
-        }
 
     bool all_on_grid = true, on_grid[TMS_IQ_MAX_GROUPS];
     for (int g = 0; g < n_groups; g++) {

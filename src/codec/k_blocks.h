@@ -49,16 +49,37 @@ static_assert(sizeof(struct q5_k) == 176, "q5_k");
 static_assert(sizeof(struct q6_k) == 210, "q6_k");
 static_assert(sizeof(struct q8_k) == 292, "q8_k");
 
-/* Codes 0 … top of one block with the stored scale d and minimum m. */
-TMS_INLINE void round_affine(const float *restrict x, int n, float d, float m, int top, uint8_t *restrict codes)
+/* Codes 0 … top of one block with the stored scale d and minimum m. As 32-bit integers: compilers have no vectors that
+ * narrow 16 of them to bytes. */
+TMS_INLINE void round_affine(const float *restrict x, int n, float d, float m, int top, int32_t *restrict codes)
 {
-    for (int i = 0; i < n; i++) codes[i] = (uint8_t)tms_clamp(tms_nearest((x[i] + m) / d), 0, top);
+    for (int i = 0; i < n; i++) codes[i] = tms_clamp(tms_nearest((x[i] + m) / d), 0, top);
 }
 
 /* Codes 0 … 2 half - 1 of one block of 16 with the stored scale d. */
-TMS_INLINE void round_symmetric(const float *restrict x, float d, int half, uint8_t *restrict codes)
+TMS_INLINE void round_symmetric(const float *restrict x, float d, int half, int32_t *restrict codes)
 {
-    for (int i = 0; i < 16; i++) codes[i] = (uint8_t)(half + tms_clamp(tms_nearest(x[i] / d), -half, half - 1));
+    for (int i = 0; i < 16; i++) codes[i] = half + tms_clamp(tms_nearest(x[i] / d), -half, half - 1);
+}
+
+TMS_INLINE void widen_codes(const uint8_t *restrict codes, int32_t *restrict wide)
+{
+    for (int i = 0; i < SUPER; i++) wide[i] = codes[i];
+}
+
+TMS_INLINE void narrow_codes(const int32_t *restrict wide, uint8_t *restrict codes)
+{
+    for (int i = 0; i < SUPER; i++) codes[i] = (uint8_t)wide[i];
+}
+
+/* Bit k of byte i: bit `bit` of code 32 k + i, the highest one. */
+TMS_INLINE void pack_high_bits(const uint8_t *restrict codes, int bit, uint8_t *restrict high)
+{
+    for (int i = 0; i < 32; i++) {
+        unsigned bits = 0;
+        for (int k = 0; k < 8; k++) bits |= (unsigned)(codes[32 * k + i] >> bit) << k;
+        high[i] = (uint8_t)bits;
+    }
 }
 
 /* Two-bit codes: byte i of each half super-block has weights i, i + 32, i + 64, i + 96, the first lowest. */
@@ -134,11 +155,14 @@ TMS_INLINE int unpack_q3_scale(const uint8_t *restrict packed, int j)
 TMS_INLINE void finish_q2_k(struct q2_k *restrict b, const float *restrict x, uint8_t *restrict codes)
 {
     float d = tms_load_f16(b->d), dmin = tms_load_f16(b->dmin);
+    int32_t wide[SUPER];
+    widen_codes(codes, wide);
     for (int j = 0; j < 16; j++) {
         float step = d * (float)(b->scales[j] & 15);
         float low = dmin * (float)(b->scales[j] >> 4);
-        if (step != 0) round_affine(x + 16 * j, 16, step, low, 3, codes + 16 * j);
+        if (step != 0) round_affine(x + 16 * j, 16, step, low, 3, wide + 16 * j);
     }
+    narrow_codes(wide, codes);
     pack_pairs(codes, b->q);
 }
 
@@ -148,13 +172,15 @@ TMS_INLINE void finish_q3_k(struct q3_k *restrict b, const float *restrict x, co
 {
     float d = tms_load_f16(b->d);
     pack_q3_scales(scales, b->scales);
+    int32_t wide[SUPER];
+    widen_codes(codes, wide);
     for (int j = 0; j < 16; j++) {
         float step = d * (float)((int)scales[j] - 32);
-        if (step != 0) round_symmetric(x + 16 * j, step, 4, codes + 16 * j);
+        if (step != 0) round_symmetric(x + 16 * j, step, 4, wide + 16 * j);
     }
+    narrow_codes(wide, codes);
     pack_pairs(codes, b->q);
-    memset(b->high, 0, sizeof b->high);
-    for (int i = 0; i < SUPER; i++) b->high[i % 32] |= (uint8_t)(codes[i] >> 2 << i / 32);
+    pack_high_bits(codes, 2, b->high);
 }
 
 TMS_INLINE void round_with_six_bits(const uint8_t *restrict d_f16, const uint8_t *restrict dmin_f16,
@@ -164,10 +190,13 @@ TMS_INLINE void round_with_six_bits(const uint8_t *restrict d_f16, const uint8_t
     float d = tms_load_f16(d_f16), dmin = tms_load_f16(dmin_f16);
     uint8_t scale[8], min[8];
     unpack_six_bits(packed, scale, min);
+    int32_t wide[SUPER];
+    widen_codes(codes, wide);
     for (int j = 0; j < 8; j++) {
         float step = d * (float)scale[j];
-        if (step != 0) round_affine(x + 32 * j, 32, step, dmin * (float)min[j], top, codes + 32 * j);
+        if (step != 0) round_affine(x + 32 * j, 32, step, dmin * (float)min[j], top, wide + 32 * j);
     }
+    narrow_codes(wide, codes);
 }
 
 TMS_INLINE void finish_q4_k(struct q4_k *restrict b, const float *restrict x, uint8_t *restrict codes)
@@ -180,8 +209,7 @@ TMS_INLINE void finish_q5_k(struct q5_k *restrict b, const float *restrict x, ui
 {
     round_with_six_bits(b->d, b->dmin, b->scales, 31, x, codes);
     pack_nibbles(codes, b->q);
-    memset(b->high, 0, sizeof b->high);
-    for (int i = 0; i < SUPER; i++) b->high[i % 32] |= (uint8_t)(codes[i] >> 4 << i / 32);
+    pack_high_bits(codes, 4, b->high);
 }
 
 /* From the searched scales; for the plain and the weighted search alike. */
@@ -196,11 +224,14 @@ TMS_INLINE void finish_q6_k(struct q6_k *restrict b, const float *restrict x, co
     float inverse = -128 / max_scale;
     tms_store_f16(b->d, 1 / inverse);
     float d = tms_load_f16(b->d);
+    int32_t wide[SUPER];
+    widen_codes(codes, wide);
     for (int j = 0; j < 16; j++) {
         b->scales[j] = (int8_t)tms_clamp(tms_nearest(inverse * scales[j]), -128, 127);
         float step = d * (float)b->scales[j];
-        if (step != 0) round_symmetric(x + 16 * j, step, 32, codes + 16 * j);
+        if (step != 0) round_symmetric(x + 16 * j, step, 32, wide + 16 * j);
     }
+    narrow_codes(wide, codes);
     for (int half = 0; half < 2; half++)
         for (int i = 0; i < 32; i++) {
             const uint8_t *c = codes + 128 * half + i;

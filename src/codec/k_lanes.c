@@ -1,13 +1,20 @@
 /* See k_lanes.h. */
 #include "codec/k_lanes.h"
 
-#if defined(__x86_64__)
+#if TMS_HAS_LANES
 #include <float.h>
-#include <immintrin.h>
 #include <limits.h>
 
 #include "codec/transpose.h"
 
+#if defined(__aarch64__)
+#define LANES 4
+#define TARGET
+#define NAME(symbol) symbol##_4
+#include "codec/lanes.h"
+#include "codec/k_lanes_body.h"
+#include "codec/lanes_end.h"
+#else
 #define LANES        8
 #define TARGET       TMS_TARGET_AVX2
 #define NAME(symbol) symbol##_8
@@ -21,21 +28,15 @@
 #include "codec/lanes.h"
 #include "codec/k_lanes_body.h"
 #include "codec/lanes_end.h"
-
-/* How many blocks, of those that are left, the widest vectors of this machine take at once; 0: too few are left. */
-static size_t width(enum tms_cpu level, size_t left)
-{
-    if (level >= TMS_CPU_AVX512 && left >= 16) return 16;
-    return level >= TMS_CPU_AVX2 && left >= 8 ? 8 : 0;
-}
+#endif
 
 /* Calls the variant of `search` for as many blocks as fill whole vectors; with `b` in its arguments as the first of
  * them. Leaves in b how many are done. */
 #define IN_LANES(search, n_blocks, ...)                                                                                \
     size_t b = 0;                                                                                                      \
     enum tms_cpu level = tms_cpu_level();                                                                              \
-    for (size_t lanes; (lanes = width(level, (n_blocks)-b)) > 0; b += lanes)                                           \
-        (lanes == 16 ? search##_16 : search##_8)(__VA_ARGS__);                                                         \
+    for (size_t lanes; (lanes = tms_lanes(level, (n_blocks)-b)) > 0; b += lanes)                                       \
+        TMS_WITH_LANES(lanes, search)(__VA_ARGS__);                                                                    \
     return b
 
 size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, const float *importances, size_t n_blocks,
@@ -58,13 +59,12 @@ size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *sc
 {
     size_t b = 0;
     enum tms_cpu level = tms_cpu_level();
-    for (size_t lanes; (lanes = width(level, n_blocks - b)) > 0; b += lanes)
+    for (size_t lanes; (lanes = tms_lanes(level, n_blocks - b)) > 0; b += lanes)
         if (n_blocks - b >= 4 * lanes) {
-            (lanes == 16 ? symmetric_by_moves_of_four_16 : symmetric_by_moves_of_four_8)(x + 16 * b, scales + b,
-                                                                                         codes + 16 * b);
+            TMS_WITH_LANES(lanes, symmetric_by_moves_of_four)(x + 16 * b, scales + b, codes + 16 * b);
             b += 3 * lanes;
         } else {
-            (lanes == 16 ? symmetric_by_moves_16 : symmetric_by_moves_8)(x + 16 * b, scales + b, codes + 16 * b);
+            TMS_WITH_LANES(lanes, symmetric_by_moves)(x + 16 * b, scales + b, codes + 16 * b);
         }
     return b;
 }

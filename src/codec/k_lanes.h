@@ -4,8 +4,9 @@
 #define TMS_CODEC_K_LANES_H
 
 #include "codec/k_search.h"
+#include "codec/widths.h"
 
-#if defined(__x86_64__)
+#if TMS_HAS_LANES
 size_t tms_k_affine_lanes(const struct tms_affine_rule *rule, const float *x, const float *importances, size_t n_blocks,
                           float *scales, float *mins, uint8_t *codes);
 size_t tms_k_symmetric_lanes(int block, int half, const float *x, const float *importances, size_t n_blocks,
@@ -13,7 +14,7 @@ size_t tms_k_symmetric_lanes(int block, int half, const float *x, const float *i
 size_t tms_k_symmetric_by_moves_lanes(const float *x, size_t n_blocks, float *scales, uint8_t *codes);
 size_t tms_k_positive_lanes(int block, int top, const float *x, const float *importances, size_t n_blocks,
                             float *scales, uint8_t *codes);
-#else /* no machine but x86-64 has vectors here yet */
+#else
 #define tms_k_affine_lanes(rule, x, importances, n_blocks, scales, mins, codes)     ((size_t)0)
 #define tms_k_symmetric_lanes(block, half, x, importances, n_blocks, scales, codes) ((size_t)0)
 #define tms_k_symmetric_by_moves_lanes(x, n_blocks, scales, codes)                  ((size_t)0)

@@ -8,12 +8,7 @@
 INLINE F NAME(nearest)(F v, int low, int high)
 {
     I n = ((I)(v + 12582912.0f) & 0x007fffff) - 0x00400000;
-#if LANES == 16
-    n = (I)_mm512_min_epi32(_mm512_max_epi32((__m512i)n, _mm512_set1_epi32(low)), _mm512_set1_epi32(high));
-#else
-    n = (I)_mm256_min_epi32(_mm256_max_epi32((__m256i)n, _mm256_set1_epi32(low)), _mm256_set1_epi32(high));
-#endif
-    return __builtin_convertvector(n, F);
+    return __builtin_convertvector(NAME(clamp)(n, low, high), F);
 }
 
 /* The same for v that is known to stay below 2^22. */
@@ -22,9 +17,12 @@ INLINE F NAME(nearest_tame)(F v, float low, float high)
 #if LANES == 16
     __m512 n = _mm512_roundscale_ps((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return (F)_mm512_min_ps(_mm512_max_ps(n, _mm512_set1_ps(low)), _mm512_set1_ps(high));
-#else
+#elif LANES == 8
     __m256 n = _mm256_round_ps((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return (F)_mm256_min_ps(_mm256_max_ps(n, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+#else
+    float32x4_t n = vrndnq_f32((float32x4_t)v);
+    return (F)vminnmq_f32(vmaxnmq_f32(n, vdupq_n_f32(low)), vdupq_n_f32(high)); /* NaN becomes low, as above */
 #endif
 }
 
@@ -43,6 +41,17 @@ INLINE F NAME(code)(F v, bool tame, int low, int high)
 /* q[n] of lanes -> codes[LANES][n] */
 INLINE void NAME(store_codes)(const F *q, int n, uint8_t *codes)
 {
+#if LANES == 4
+    for (int i = 0; i < n; i += 8) {
+        float32x4_t low[4], high[4];
+        tms_load_transposed_4((const float *)(q + i), LANES, low);
+        tms_load_transposed_4((const float *)(q + i + 4), LANES, high);
+        for (int k = 0; k < 4; k++) {
+            uint32x4_t first = vcvtq_u32_f32(low[k]), second = vcvtq_u32_f32(high[k]);
+            vst1_u8(codes + k * n + i, vmovn_u16(vcombine_u16(vmovn_u32(first), vmovn_u32(second))));
+        }
+    }
+#else
     for (int lane = 0; lane < LANES; lane += 8)
         for (int i = 0; i < n; i += 8) {
             __m256 row[8];
@@ -53,6 +62,7 @@ INLINE void NAME(store_codes)(const F *q, int n, uint8_t *codes)
                 _mm_storel_epi64((__m128i *)(void *)(codes + (lane + k) * n + i), _mm_packus_epi16(words, words));
             }
         }
+#endif
 }
 
 /* One candidate: codes and their sums. `tame` says that no x[i] * inverse reaches 2^22. */

@@ -51,7 +51,7 @@ TMS_INLINE void tms_q2_k_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q2_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q2_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q2_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -91,7 +91,7 @@ TMS_INLINE void tms_q3_k_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q3_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q3_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q3_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -162,7 +162,7 @@ TMS_INLINE void tms_q5_k_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q4_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q4_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q4_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -178,7 +178,7 @@ TMS_INLINE void tms_q4_k_decode_body(const void *restrict blocks, float *restric
     }
 }
 
-TMS_INLINE void tms_q5_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q5_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q5_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -208,7 +208,7 @@ TMS_INLINE void tms_q6_k_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q6_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q6_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q6_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -247,7 +247,7 @@ TMS_INLINE void tms_q8_k_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q8_k_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q8_k_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q8_k *b = blocks;
     for (size_t s = 0; s < n / SUPER; s++, x += SUPER) {
@@ -257,9 +257,27 @@ TMS_INLINE void tms_q8_k_decode_body(const void *restrict blocks, float *restric
     }
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define LANES        8
+#define TARGET       TMS_TARGET_AVX2
+#define NAME(symbol) symbol##_8
+#include "codec/decode_lanes.h"
+#include "codec/k_decode_body.h"
+#include "codec/lanes_end.h"
+
+#define LANES        16
+#define TARGET       TMS_TARGET_AVX512
+#define NAME(symbol) symbol##_16
+#include "codec/decode_lanes.h"
+#include "codec/k_decode_body.h"
+#include "codec/lanes_end.h"
+#endif
+
 #define ROW_FUNCTIONS(name)                                                                                            \
     TMS_BY_CPU(extern, tms_##name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))                  \
-    TMS_BY_CPU(extern, tms_##name##_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
+    TMS_DECODER_BY_LANES(name)
 
 ROW_FUNCTIONS(q2_k)
 ROW_FUNCTIONS(q3_k)

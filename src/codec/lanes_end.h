@@ -1,4 +1,4 @@
-/* Ends what lanes.h began. */
+/* Ends what lanes.h or decode_lanes.h began. */
 #undef F
 #undef I
 #undef INLINE

@@ -109,7 +109,7 @@ TMS_INLINE float offset_codes(const float *restrict x, float top, float *restric
     return d;
 }
 
-TMS_INLINE void tms_q4_0_encode_body(const float *restrict x, void *restrict blocks, size_t n)
+static void q4_0_encode_scalar(const float *restrict x, void *restrict blocks, size_t n)
 {
     struct q4_0 *b = blocks;
     uint8_t q[BLOCK];
@@ -119,7 +119,7 @@ TMS_INLINE void tms_q4_0_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q4_0_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q4_0_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q4_0 *b = blocks;
     int32_t q[BLOCK];
@@ -130,7 +130,7 @@ TMS_INLINE void tms_q4_0_decode_body(const void *restrict blocks, float *restric
     }
 }
 
-TMS_INLINE void tms_q4_1_encode_body(const float *restrict x, void *restrict blocks, size_t n)
+static void q4_1_encode_scalar(const float *restrict x, void *restrict blocks, size_t n)
 {
     struct q4_1 *b = blocks;
     uint8_t q[BLOCK];
@@ -142,7 +142,7 @@ TMS_INLINE void tms_q4_1_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q4_1_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q4_1_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q4_1 *b = blocks;
     int32_t q[BLOCK];
@@ -153,7 +153,7 @@ TMS_INLINE void tms_q4_1_decode_body(const void *restrict blocks, float *restric
     }
 }
 
-TMS_INLINE void tms_q5_0_encode_body(const float *restrict x, void *restrict blocks, size_t n)
+static void q5_0_encode_scalar(const float *restrict x, void *restrict blocks, size_t n)
 {
     struct q5_0 *b = blocks;
     uint8_t q[BLOCK];
@@ -164,7 +164,7 @@ TMS_INLINE void tms_q5_0_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q5_0_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q5_0_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q5_0 *b = blocks;
     int32_t q[BLOCK];
@@ -176,7 +176,7 @@ TMS_INLINE void tms_q5_0_decode_body(const void *restrict blocks, float *restric
     }
 }
 
-TMS_INLINE void tms_q5_1_encode_body(const float *restrict x, void *restrict blocks, size_t n)
+static void q5_1_encode_scalar(const float *restrict x, void *restrict blocks, size_t n)
 {
     struct q5_1 *b = blocks;
     uint8_t q[BLOCK];
@@ -189,7 +189,7 @@ TMS_INLINE void tms_q5_1_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q5_1_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q5_1_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q5_1 *b = blocks;
     int32_t q[BLOCK];
@@ -224,7 +224,7 @@ TMS_INLINE void tms_q8_0_encode_body(const float *restrict x, void *restrict blo
     }
 }
 
-TMS_INLINE void tms_q8_0_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+static void q8_0_decode_scalar(const void *restrict blocks, float *restrict x, size_t n)
 {
     const struct q8_0 *b = blocks;
     for (size_t i = 0; i < n / BLOCK; i++) {
@@ -233,12 +233,37 @@ TMS_INLINE void tms_q8_0_decode_body(const void *restrict blocks, float *restric
     }
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "codec/transpose.h"
+
+#define LANES        8
+#define TARGET       TMS_TARGET_AVX2
+#define NAME(symbol) symbol##_8
+#include "codec/lanes.h"
+#include "codec/legacy_encode_body.h"
+#include "codec/decode_lanes.h"
+#include "codec/legacy_decode_body.h"
+#include "codec/lanes_end.h"
+
+#define LANES        16
+#define TARGET       TMS_TARGET_AVX512
+#define NAME(symbol) symbol##_16
+#include "codec/lanes.h"
+#include "codec/legacy_encode_body.h"
+#include "codec/decode_lanes.h"
+#include "codec/legacy_decode_body.h"
+#include "codec/lanes_end.h"
+#endif
+
 #define ROW_FUNCTIONS(name)                                                                                            \
-    TMS_BY_CPU(extern, tms_##name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))                  \
-    TMS_BY_CPU(extern, tms_##name##_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
+    TMS_BY_LANES(tms_##name##_encode, name##_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))         \
+    TMS_DECODER_BY_LANES(name)
 
 ROW_FUNCTIONS(q4_0)
 ROW_FUNCTIONS(q4_1)
 ROW_FUNCTIONS(q5_0)
 ROW_FUNCTIONS(q5_1)
-ROW_FUNCTIONS(q8_0)
+TMS_BY_CPU(extern, tms_q8_0_encode, (const float *x, void *blocks, size_t n), (x, blocks, n))
+TMS_DECODER_BY_LANES(q8_0)

@@ -58,6 +58,32 @@ static size_t in_lanes(enum term kind, const float *x, size_t n, size_t n_sequen
         (kind == PLAIN ? eight_plain : kind == MAGNITUDE ? eight_magnitudes : eight_squares)(x + s * n, n, sums + s);
     return s;
 }
+#elif defined(__aarch64__)
+#include "codec/transpose.h"
+
+TMS_INLINE size_t fours(enum term kind, const float *x, size_t n, size_t n_sequences, float *sums)
+{
+    size_t s = 0;
+    for (; s + 4 <= n_sequences; s += 4) {
+        float32x4_t sum = vdupq_n_f32(0), v[4];
+        for (size_t i = 0; i < n; i += 4) {
+            tms_load_transposed_4(x + s * n + i, n, v);
+            for (int k = 0; k < 4; k++)
+                sum = vaddq_f32(sum, kind == PLAIN       ? v[k]
+                                     : kind == MAGNITUDE ? vabsq_f32(v[k])
+                                                         : vmulq_f32(v[k], v[k]));
+        }
+        vst1q_f32(sums + s, sum);
+    }
+    return s;
+}
+
+static size_t in_lanes(enum term kind, const float *x, size_t n, size_t n_sequences, float *sums)
+{
+    if (tms_cpu_level() < TMS_CPU_NEON) return 0;
+    if (kind == PLAIN) return fours(PLAIN, x, n, n_sequences, sums);
+    return kind == MAGNITUDE ? fours(MAGNITUDE, x, n, n_sequences, sums) : fours(SQUARE, x, n, n_sequences, sums);
+}
 #else
 static size_t in_lanes(enum term kind, const float *x, size_t n, size_t n_sequences, float *sums)
 {

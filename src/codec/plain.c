@@ -72,25 +72,29 @@ void tms_f8_e8m0_decode(const void *blocks, float *x, size_t n)
 
 /* The FNUZ formats (AMD CDNA 3, ONNX): one more of bias, no infinity, and 0x80, which would be -0, is the only NaN.
  * e4m3: bias 8, largest 240; e5m2: bias 16, largest 57344. */
-void tms_f8_e4m3fnuz_decode(const void *blocks, float *x, size_t n)
+TMS_INLINE float widen_fnuz(uint8_t b, int fraction_bits, float least, uint32_t exponent)
 {
-    const uint8_t *p = blocks;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t m = p[i] & 0x7f, sign = (uint32_t)(p[i] & 0x80) << 24;
-        uint32_t u = m < 8 ? tms_f32_bits((float)m * 0x1p-10f) : (m << 20) + (119u << 23);
-        x[i] = tms_f32_from_bits(p[i] == 0x80 ? 0x7fc00000 : sign | u);
-    }
+    uint32_t m = b & 0x7f, sign = (uint32_t)(b & 0x80) << 24;
+    uint32_t subnormal = tms_f32_bits((float)(int32_t)m * least);
+    uint32_t normal = (m << (23 - fraction_bits)) + (exponent << 23);
+    uint32_t is_subnormal = 0u - (m >> fraction_bits == 0), is_nan = 0u - (b == 0x80);
+    uint32_t u = sign | (subnormal & is_subnormal) | (normal & ~is_subnormal); /* no branches: so it is vectorized */
+    return tms_f32_from_bits((0x7fc00000 & is_nan) | (u & ~is_nan));
 }
 
-void tms_f8_e5m2fnuz_decode(const void *blocks, float *x, size_t n)
+TMS_INLINE void tms_f8_e4m3fnuz_decode_body(const void *restrict blocks, float *restrict x, size_t n)
 {
     const uint8_t *p = blocks;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t m = p[i] & 0x7f, sign = (uint32_t)(p[i] & 0x80) << 24;
-        uint32_t u = m < 4 ? tms_f32_bits((float)m * 0x1p-17f) : (m << 21) + (111u << 23);
-        x[i] = tms_f32_from_bits(p[i] == 0x80 ? 0x7fc00000 : sign | u);
-    }
+    for (size_t i = 0; i < n; i++) x[i] = widen_fnuz(p[i], 3, 0x1p-10f, 119);
 }
+TMS_BY_CPU(extern, tms_f8_e4m3fnuz_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
+
+TMS_INLINE void tms_f8_e5m2fnuz_decode_body(const void *restrict blocks, float *restrict x, size_t n)
+{
+    const uint8_t *p = blocks;
+    for (size_t i = 0; i < n; i++) x[i] = widen_fnuz(p[i], 2, 0x1p-17f, 111);
+}
+TMS_BY_CPU(extern, tms_f8_e5m2fnuz_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
 
 #define DECODE_NUMBERS(name, type)                                                                                     \
     void tms_##name##_decode(const void *blocks, float *x, size_t n)                                                   \

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/numbers.h"
 
 #define TMS_ENCODER(name) void tms_##name##_encode(const float *x, void *blocks, size_t n)
@@ -99,6 +100,27 @@ TMS_ROW_CODEC(iq4_nl);
 TMS_ROW_CODEC(iq4_xs);
 TMS_WEIGHTED_ENCODER(iq4_nl);
 TMS_WEIGHTED_ENCODER(iq4_xs);
+
+/* name(parameters) calls variant_scalar, variant_8 or variant_16 (for vectors of 8 or 16 floats, on x86-64 only). */
+#if defined(__x86_64__)
+#define TMS_BY_LANES(name, variant, parameters, arguments)                                                             \
+    void name parameters                                                                                               \
+    {                                                                                                                  \
+        switch (tms_cpu_level()) {                                                                                     \
+        case TMS_CPU_AVX512: variant##_16 arguments; break;                                                            \
+        case TMS_CPU_AVX2: variant##_8 arguments; break;                                                               \
+        default: variant##_scalar arguments; break;                                                                    \
+        }                                                                                                              \
+    }
+#else
+#define TMS_BY_LANES(name, variant, parameters, arguments)                                                             \
+    void name parameters                                                                                               \
+    {                                                                                                                  \
+        variant##_scalar arguments;                                                                                    \
+    }
+#endif
+#define TMS_DECODER_BY_LANES(name)                                                                                     \
+    TMS_BY_LANES(tms_##name##_decode, name##_decode, (const void *blocks, float *x, size_t n), (blocks, x, n))
 
 /* Blocks are structs of bytes, so that they may lie anywhere; both of our machines are little-endian, as the files. */
 static inline float tms_load_f16(const uint8_t bytes[2])

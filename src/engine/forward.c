@@ -23,8 +23,8 @@ struct widths {
 static struct widths widths_of(const struct tms_net *net)
 {
     const struct tms_config *c = &net->config;
-    return (struct widths){tms_padded((size_t)c->hidden), tms_padded((size_t)(c->n_heads * c->head_dim)),
-                           tms_padded((size_t)(c->n_kv_heads * c->head_dim)), tms_padded((size_t)c->ffn)};
+    return (struct widths){tms_row_stride((size_t)c->hidden), tms_row_stride((size_t)(c->n_heads * c->head_dim)),
+                           tms_row_stride((size_t)(c->n_kv_heads * c->head_dim)), tms_row_stride((size_t)c->ffn)};
 }
 
 static size_t floats_per_token(const struct tms_net *net)

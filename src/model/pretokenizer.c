@@ -201,22 +201,23 @@ static bool has_added_token(const json_t *tokenizer, const char *content)
     return false;
 }
 
-const char *tms_pretokenizer_name(const json_t *tokenizer)
+bool tms_pretokenizer_name(const json_t *tokenizer, const char **name)
 {
     struct tms_buf steps = {0};
-    const char *name = NULL;
     int ignores = json_is_true(json_object_get(json_object_get(tokenizer, "model"), "ignore_merges"));
     spell(&steps, json_object_get(tokenizer, "pre_tokenizer"), 0);
     tms_buf_put(&steps, "", 1);
-    if (steps.n > 65536) steps.failed = true; /* no known one is that long, and the comparing must not take long */
-    for (size_t i = 0; i < sizeof rows / sizeof *rows && !steps.failed && !name; i++) {
+    bool ok = !steps.failed;
+    bool short_enough = steps.n <= 65536; /* no known one is longer, and the comparing must not take long */
+    *name = NULL;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && ok && short_enough && !*name; i++) {
         const struct row *row = &rows[i];
         if ((row->ignore_merges == -1 || row->ignore_merges == ignores) &&
             matches(row->steps, (const char *)steps.data) && (!row->token || has_added_token(tokenizer, row->token)))
-            name = row->name;
+            *name = row->name;
     }
     tms_buf_free(&steps);
-    return name;
+    return ok;
 }
 
 /* Whether `names`, separated by spaces, hold `name`. */

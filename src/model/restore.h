@@ -28,6 +28,18 @@ tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_
                                  const struct tms_config *config, const struct tms_restore_options *options,
                                  struct tms_error *err);
 
+/* A tensor of the folder. */
+struct tms_restored_tensor {
+    const char *name;
+    size_t source;           /* index of the source's tensor */
+    uint64_t permuted_heads; /* its rows were permuted within each of so many heads; 0: they were not */
+};
+
+/* All of them, sorted by name: free *out with free; names come from the arena. TMS_EINPUT if one is missing, or has no
+ * place in the architecture. */
+tms_status tms_restore_tensors(struct tms_restored_tensor **out, size_t *n, const struct tms_source *source,
+                               const struct tms_config *config, struct tms_arena *arena, struct tms_error *err);
+
 /* Finds the parameters of Llama 3's rope scaling whose table (tms_rope_freqs) the n values of `table` are; false if
  * there are none. In: theta and head_dim of `config`; out: its rope. scratch: [n]. */
 bool tms_restore_llama3(struct tms_config *config, const float *table, uint64_t n, float *scratch);

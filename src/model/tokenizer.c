@@ -88,7 +88,7 @@ static tms_status load_object(json_t **out, const char *path, struct tms_error *
     return tms_fail(err, TMS_EINPUT, "%s: is not a JSON object", path);
 }
 
-static void close_files(struct tms_tokenizer_files *files)
+void tms_tokenizer_files_close(struct tms_tokenizer_files *files)
 {
     json_decref(files->tokenizer);
     json_decref(files->settings);
@@ -98,7 +98,7 @@ static void close_files(struct tms_tokenizer_files *files)
     free(files->model_path);
 }
 
-static tms_status open_files(struct tms_tokenizer_files *files, struct tms_error *err)
+tms_status tms_tokenizer_files_open(struct tms_tokenizer_files *files, struct tms_error *err)
 {
     files->tokenizer_path = tms_path_join(files->dir, "tokenizer.json");
     files->settings_path = tms_path_join(files->dir, "tokenizer_config.json");
@@ -116,14 +116,17 @@ static tms_status open_files(struct tms_tokenizer_files *files, struct tms_error
 
 /* Some folders keep tiktoken's lines of base64 or a Git LFS pointer under the name tokenizer.model. A
  * SentencePiece model begins with its first piece, field 1 of kind 2: byte 0x0a. */
-static bool begins_like_sentencepiece(const char *path)
+static tms_status begins_like_sentencepiece(bool *does, const char *path, struct tms_error *err)
 {
     struct tms_file file;
     uint8_t first = 0;
-    if (tms_file_open(&file, path, NULL) != TMS_OK) return false;
-    bool read = file.size > 0 && tms_file_read(&file, &first, 1, 0, NULL) == TMS_OK;
+    tms_status status = tms_file_open(&file, path, err);
+    if (status == TMS_EINPUT) return TMS_OK; /* a folder, say */
+    if (status != TMS_OK) return status;
+    if (file.size > 0) status = tms_file_read(&file, &first, 1, 0, err);
     tms_file_close(&file);
-    return read && first == 0x0a;
+    *does = first == 0x0a;
+    return status;
 }
 
 static tms_status choose_from_json(enum kind *out, const struct tms_tokenizer_files *files, struct tms_error *err)
@@ -158,7 +161,10 @@ static tms_status choose_kind(enum kind *out, const struct tms_tokenizer_files *
     const char *class = json_string_value(json_object_get(files->settings, "tokenizer_class"));
     bool wants_bpe = rule->names_bpe && class && strcmp(class, "GPT2Tokenizer") == 0 && files->tokenizer;
     if (!wants_bpe && tms_path_exists(files->model_path)) {
-        if (!files->tokenizer || begins_like_sentencepiece(files->model_path)) {
+        bool does = !files->tokenizer;
+        tms_status status = does ? TMS_OK : begins_like_sentencepiece(&does, files->model_path, err);
+        if (status != TMS_OK) return status;
+        if (does) {
             *out = SENTENCEPIECE;
             return TMS_OK;
         }
@@ -172,10 +178,12 @@ static tms_status choose_kind(enum kind *out, const struct tms_tokenizer_files *
                     files->dir);
 }
 
+/* NULL if memory is short. */
 static const char *pre_tokenizer_for(const struct tms_tokenizer_files *files)
 {
+    const char *name;
     if (files->options->pre) return files->options->pre;
-    const char *name = tms_pretokenizer_name(files->tokenizer);
+    if (!tms_pretokenizer_name(files->tokenizer, &name)) return NULL;
     if (name) return name;
     char *steps = json_dumps(json_object_get(files->tokenizer, "pre_tokenizer"), JSON_COMPACT | JSON_ENCODE_ANY);
     tms_tokenizer_warn(files->options,
@@ -208,7 +216,7 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
     struct tms_vocab vocab = {0};
     enum kind kind = BYTE_LEVEL;
     bool space_prefix = true; /* llama.cpp's default for SentencePiece */
-    tms_status status = open_files(&files, err);
+    tms_status status = tms_tokenizer_files_open(&files, err);
     if (status == TMS_OK) status = choose_kind(&kind, &files, rule, err);
     if (status == TMS_OK) status = read_vocab(&vocab, kind, &files, rule, &space_prefix, err);
     if (status != TMS_OK) goto done;
@@ -216,8 +224,13 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
     const json_t *prefix = json_object_get(files.settings, "add_prefix_space");
     if (rule->settings_decide_prefix && json_is_boolean(prefix))
         tms_kvs_set_bool(kvs, prefix_key, json_is_true(prefix));
+    const char *pre = kind == BYTE_LEVEL ? pre_tokenizer_for(&files) : "default";
+    if (!pre) {
+        status = tms_fail_memory(err, 256);
+        goto done;
+    }
     tms_kvs_set_string(kvs, "tokenizer.ggml.model", kind == BYTE_LEVEL ? "gpt2" : "llama");
-    tms_kvs_set_string(kvs, "tokenizer.ggml.pre", kind == BYTE_LEVEL ? pre_tokenizer_for(&files) : "default");
+    tms_kvs_set_string(kvs, "tokenizer.ggml.pre", pre);
     tms_vocab_export(kvs, &vocab, kind != BYTE_LEVEL);
     if (kind == BYTE_LEVEL) status = tms_bpe_export_merges(kvs, &files, err);
     if (status == TMS_OK) status = tms_special_tokens_export(kvs, &files, vocab.n, err);
@@ -235,6 +248,6 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
     if (kvs->failed) status = tms_fail_memory(err, 0);
 done:
     tms_vocab_free(&vocab);
-    close_files(&files);
+    tms_tokenizer_files_close(&files);
     return status;
 }

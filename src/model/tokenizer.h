@@ -23,8 +23,9 @@ tms_status tms_tokenizer_export(struct tms_kvs *kvs, const char *dir, const stru
                                 struct tms_error *err);
 
 /* The name that llama.cpp uses for a pre-tokenizer, recognised from tokenizer.json's own regular expressions;
- * NULL if it is none of the known ones. `tokenizer` is the whole of tokenizer.json. */
-const char *tms_pretokenizer_name(const json_t *tokenizer);
+ * *name is NULL if it is none of the known ones. `tokenizer` is the whole of tokenizer.json. False if memory is short.
+ */
+bool tms_pretokenizer_name(const json_t *tokenizer, const char **name);
 
 /* The other way: what one of llama.cpp's names stands for. */
 struct tms_pretokenizer {

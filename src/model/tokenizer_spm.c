@@ -101,8 +101,7 @@ static tms_status read_piece(struct tms_token *out, struct reader r, size_t id, 
     if (!isfinite(out->score)) return tms_fail(err, TMS_EINPUT, "%s: the score of piece %zu is not finite", path, id);
     if (type < TMS_TOKEN_NORMAL || type > TMS_TOKEN_BYTE)
         return tms_fail(err, TMS_EINPUT, "%s: piece %zu has the unknown type %llu", path, id, (unsigned long long)type);
-    /* The converter knows no user-defined pieces, and llama.cpp finds them as it finds normal ones. */
-    out->type = type == TMS_TOKEN_USER_DEFINED ? TMS_TOKEN_NORMAL : (int32_t)type;
+    out->type = (int32_t)type;
     return TMS_OK;
 }
 
@@ -266,6 +265,9 @@ tms_status tms_spm_read(struct tms_vocab *vocab, const struct tms_tokenizer_file
     if (status != TMS_OK) goto done;
     for (size_t id = 0; id < pieces.n && id < vocab->n; id++) {
         vocab->tokens[id] = pieces.items[id];
+        /* The converter knows no user-defined pieces, and llama.cpp finds them as it finds normal ones. */
+        if (pieces.items[id].type == TMS_TOKEN_USER_DEFINED && !files->keep_user_defined)
+            vocab->tokens[id].type = TMS_TOKEN_NORMAL;
         vocab->tokens[id].text = tms_arena_strndup(&vocab->texts, pieces.items[id].text, pieces.items[id].n);
         if (!vocab->tokens[id].text) {
             status = tms_fail_memory(err, pieces.items[id].n);
@@ -277,5 +279,53 @@ tms_status tms_spm_read(struct tms_vocab *vocab, const struct tms_tokenizer_file
 done:
     free(pieces.items);
     free(bytes);
+    return status;
+}
+
+/* NormalizerSpec, field 3 of ModelProto: 2: charsmap, 3: add_dummy_prefix, 4: remove_extra_whitespaces, 5:
+ * escape_whitespaces. TrainerSpec, field 2: 3: model_type, 24: treat_whitespace_as_suffix, 35: byte_fallback. */
+tms_status tms_spm_read_spec(struct tms_spm_spec *out, const struct tms_tokenizer_files *files, struct tms_error *err)
+{
+    const char *path = files->model_path;
+    struct tms_spm_spec spec = {.space_first = true, .join_spaces = true, .escape_spaces = true, .unigram = true};
+    struct field f, inner;
+    char *bytes = NULL;
+    size_t n = 0;
+    tms_status status = tms_file_text(path, UINT64_C(1) << 28, &bytes, &n, err);
+    if (status != TMS_OK) return status;
+    struct reader r = {(const uint8_t *)bytes, (const uint8_t *)bytes + n};
+    while (r.at < r.end && status == TMS_OK) {
+        if (!read_field(&r, &f)) {
+            status = tms_fail(err, TMS_EINPUT, NOT_SENTENCEPIECE, path);
+            break;
+        }
+        while ((f.number == 2 || f.number == 3) && f.kind == 2 && f.inside.at < f.inside.end && status == TMS_OK) {
+            if (!read_field(&f.inside, &inner)) {
+                status = tms_fail(err, TMS_EINPUT, "%s: its %s is damaged", path,
+                                  f.number == 2 ? "trainer_spec" : "normalizer_spec");
+            } else if (f.number == 2 && inner.kind == 0) {
+                if (inner.number == 3) spec.unigram = inner.value == 1;
+                if (inner.number == 24) spec.space_last = inner.value != 0;
+                if (inner.number == 35) spec.byte_fallback = inner.value != 0;
+            } else if (f.number == 3 && inner.kind == 0) {
+                if (inner.number == 3) spec.space_first = inner.value != 0;
+                if (inner.number == 4) spec.join_spaces = inner.value != 0;
+                if (inner.number == 5) spec.escape_spaces = inner.value != 0;
+            } else if (f.number == 3 && inner.number == 2 && inner.kind == 2 && inner.inside.at < inner.inside.end) {
+                free(spec.charsmap);
+                spec.n_charsmap = (size_t)(inner.inside.end - inner.inside.at);
+                spec.charsmap = malloc(spec.n_charsmap);
+                if (spec.charsmap)
+                    memcpy(spec.charsmap, inner.inside.at, spec.n_charsmap);
+                else
+                    status = tms_fail_memory(err, spec.n_charsmap);
+            }
+        }
+    }
+    free(bytes);
+    if (status == TMS_OK)
+        *out = spec;
+    else
+        free(spec.charsmap);
     return status;
 }

@@ -32,8 +32,12 @@ struct tms_tokenizer_files {
     json_t *settings;    /* tokenizer_config.json, or NULL */
     json_t *special_map; /* special_tokens_map.json, or NULL */
     char *tokenizer_path, *settings_path;
-    char *model_path; /* tokenizer.model */
+    char *model_path;       /* tokenizer.model */
+    bool keep_user_defined; /* SentencePiece's user-defined pieces stay such; llama.cpp's converter has none */
 };
+/* Opens what is there of a folder's files; `options` and `dir` are set. To be closed in any case. */
+tms_status tms_tokenizer_files_open(struct tms_tokenizer_files *files, struct tms_error *err);
+void tms_tokenizer_files_close(struct tms_tokenizer_files *files);
 
 struct tms_token {
     const char *text; /* borrowed from JSON or from the vocabulary's own texts; NULL: no token has this id yet */
@@ -91,6 +95,13 @@ bool tms_bpe_is_byte_level(const json_t *tokenizer);
  * and tokenizer.json's count as well, as llama.cpp's converter does for Phi-3. */
 tms_status tms_spm_read(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, bool verbatim,
                         struct tms_error *err);
+/* What tokenizer.model says of normalizing and of bytes. */
+struct tms_spm_spec {
+    char *charsmap; /* NULL if there is none, or an empty one; the caller frees it */
+    size_t n_charsmap;
+    bool space_first, join_spaces, escape_spaces, space_last, byte_fallback, unigram;
+};
+tms_status tms_spm_read_spec(struct tms_spm_spec *out, const struct tms_tokenizer_files *files, struct tms_error *err);
 /* SentencePiece that survives only as a BPE with byte fallback in tokenizer.json. *space_prefix: whether a space
  * is put before the text. */
 tms_status tms_spm_read_json(struct tms_vocab *vocab, const struct tms_tokenizer_files *files, bool *space_prefix,

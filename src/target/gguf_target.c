@@ -34,7 +34,6 @@ struct plan {
     struct planned *tensors;
     size_t n;
     uint32_t n_layers_kept; /* with --prune-layers; else 0 */
-    size_t n_again;         /* tensors that were quantized before and are quantized anew */
 };
 
 static tms_status plan_rope_freqs(struct plan *p)
@@ -372,6 +371,8 @@ static uint32_t split_files(struct plan *p)
 {
     uint64_t bytes = 0, count = 0;
     uint32_t file = 0;
+    size_t n_like = p->options->split_like ? tms_target_split_like(p->t, p->options->split_like) : 0;
+    if (n_like) return (uint32_t)n_like;
     for (size_t i = 0; i < p->t->n_outs && p->options->user->keep_split; i++)
         file = p->t->outs[i].file > file ? p->t->outs[i].file : file; /* set by add_planned */
     if (p->options->user->keep_split) return file + 1;
@@ -468,21 +469,16 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     /* Widening to a float loses nothing more; quantizing anew does. */
     bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !tms_is_plain_float(source->type) &&
                  !tms_is_plain_float(from->type);
-    if (again && !p->options->user->allow_requantize)
-        return tms_fail(p->err, TMS_EINPUT,
-                        "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
-                        "original, or use --allow-requantize",
-                        t->source->path, source->name, tms_codec(source->type)->name);
+    tms_status status = again ? tms_target_quantize_again(t, source, p->options, p->err) : TMS_OK;
+    if (status != TMS_OK) return status;
     if (!same && !tms_source_decodes(source))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
                         t->source->path, source->name, tms_codec(source->type)->name);
-    if (again) p->n_again++;
     const struct tms_codec *codec = tms_codec(from->type);
     const float *weights = NULL;
     if (!same && p->options->imatrix) {
-        tms_status status =
-            tms_imatrix_values(p->options->imatrix, from->old_name ? from->old_name : from->name, source->cols,
-                               source->n_dims > 2 ? source->shape[source->n_dims - 3] : 1, &weights, p->err);
+        status = tms_imatrix_values(p->options->imatrix, from->old_name ? from->old_name : from->name, source->cols,
+                                    source->n_dims > 2 ? source->shape[source->n_dims - 3] : 1, &weights, p->err);
         if (status != TMS_OK) return status;
         if (!weights && needs_weights)
             return tms_fail(p->err, TMS_EINPUT, "%s: has no weights for tensor '%s', and %s needs them",
@@ -540,13 +536,7 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
     if (!options->preview) status = build_kvs(&p, file_type);
     for (size_t i = 0; i < p.n && status == TMS_OK && !options->user->vocab_only; i++)
         status = add_planned(&p, &p.tensors[i]);
-    if (status == TMS_OK && p.n_again && options->warn) {
-        char line[200];
-        snprintf(line, sizeof line,
-                 "%zu tensors were quantized before: their first loss is not in the errors told here, it adds to them",
-                 p.n_again);
-        options->warn(options->warn_ctx, line);
-    }
+    if (status == TMS_OK) tms_target_warn_of_again(t, options);
     if (status == TMS_OK && !options->preview) status = lay_out(&p);
 done:
     free(p.tensors);

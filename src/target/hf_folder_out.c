@@ -58,9 +58,11 @@ tms_status tms_target_relayout(struct tms_target *t, struct tms_error *err)
     return status;
 }
 
-tms_status tms_hf_out_lay_out(struct tms_target *t, uint64_t max_shard_bytes, struct tms_error *err)
+tms_status tms_hf_out_lay_out(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
 {
-    size_t n_files = assign_shards(t, max_shard_bytes ? max_shard_bytes : DEFAULT_SHARD);
+    uint64_t limit = options->user->max_shard_bytes;
+    size_t n_files = options->split_like ? tms_target_split_like(t, options->split_like) : 0;
+    if (!n_files) n_files = assign_shards(t, limit ? limit : DEFAULT_SHARD);
     t->files = tms_calloc(n_files, sizeof *t->files);
     if (!t->files) return tms_fail_memory(err, n_files * sizeof *t->files);
     t->n_files = n_files;
@@ -92,9 +94,8 @@ tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *ou
     return out->failed ? tms_fail_memory(err, 256) : TMS_OK;
 }
 
-static tms_status write_index(const struct tms_target *t, const char *dir, struct tms_error *err)
+tms_status tms_target_index_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err)
 {
-    if (t->n_files == 1) return TMS_OK;
     uint64_t total = 0;
     json_t *map = json_object();
     for (size_t i = 0; i < t->n_outs; i++) {
@@ -109,13 +110,19 @@ static tms_status write_index(const struct tms_target *t, const char *dir, struc
     char *text = index ? json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     json_decref(index);
     if (!text) return tms_fail_memory(err, 256);
-    struct tms_buf out = {0};
-    tms_buf_text(&out, text);
-    tms_buf_text(&out, "\n");
+    tms_buf_text(out, text);
+    tms_buf_text(out, "\n");
     free(text);
-    tms_status status = out.failed ? tms_fail_memory(err, 256)
-                                   : tms_write_file(dir, "model.safetensors.index.json", out.data, out.n, err);
-    tms_buf_free(&out);
+    return out->failed ? tms_fail_memory(err, 256) : TMS_OK;
+}
+
+static tms_status write_index(const struct tms_target *t, const char *dir, struct tms_error *err)
+{
+    struct tms_buf text = {0};
+    if (t->n_files == 1) return TMS_OK;
+    tms_status status = tms_target_index_text(t, &text, err);
+    if (status == TMS_OK) status = tms_write_file(dir, "model.safetensors.index.json", text.data, text.n, err);
+    tms_buf_free(&text);
     return status;
 }
 

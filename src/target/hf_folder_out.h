@@ -4,9 +4,9 @@
 
 #include "target/target.h"
 
-/* Gives every tensor its shard and place. Greedily in the order of t->outs, at most max_shard_bytes a shard (0: 50 GB,
- * as transformers 5); tensors with is_scale stay with the one before them. */
-tms_status tms_hf_out_lay_out(struct tms_target *t, uint64_t max_shard_bytes, struct tms_error *err);
+/* Gives every tensor its shard and place: as in options->split_like, else greedily in the order of t->outs, at most
+ * max_shard_bytes a shard (0: 50 GB, as transformers 5); tensors with is_scale stay with the one before them. */
+tms_status tms_hf_out_lay_out(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 /* The text of the source folder's config.json (free with free). */
 tms_status tms_hf_out_source_config(const struct tms_target *t, char **text, size_t *n, struct tms_error *err);
 

@@ -1,6 +1,7 @@
 /* Targets that are plain Hugging Face folders: every tensor of floats in one type of 16 or 32 bits, as transformers
  * saves a model. From a GGUF file the tensors get their Hugging Face names and row order back, and config.json and
- * tokenizer are made from its keys (model/restore.h); from a folder everything but the weights' type stays. */
+ * tokenizer are made from its keys (model/restore.h); from a folder everything but the weights' type stays, and weights
+ * that are quantized there (FP8, bitsandbytes) are decoded. */
 #include "target/target.h"
 
 #include <stdlib.h>
@@ -26,8 +27,10 @@ static tms_status add_route(struct plan *p, size_t index, const char *name, enum
 {
     struct tms_target *t = p->t;
     const struct tms_tensor *tensor = &t->source->tensors[index];
-    bool same = tensor->type == type && tensor->scale == TMS_NO_SCALE && !permuted_heads;
-    if (!tms_target_add_out(t, name, type, tensor->n_dims, tensor->shape)) return tms_fail_memory(p->err, 0);
+    uint64_t shape[TMS_ST_MAX_DIMS];
+    uint32_t n_dims = tms_source_shape(tensor, shape);
+    bool same = tensor->type == type && tensor->scale == TMS_NO_SCALE && !tensor->packed && !permuted_heads;
+    if (!tms_target_add_out(t, name, type, n_dims, shape)) return tms_fail_memory(p->err, 0);
     struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, 0);
     route->codec = tms_codec(type);
@@ -46,7 +49,11 @@ static tms_status add_hf_tensor(struct plan *p, size_t index)
     const char *file = s->n_files ? s->files[tensor->file]->path : s->path;
     if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
     if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
-    bool turns = is_float(tensor->type);
+    bool turns = tensor->packed || is_float(tensor->type);
+    bool codes = tms_ends_with(tensor->name, ".weight") && (tensor->type == TMS_U8 || tensor->type == TMS_I8);
+    if (codes && !tensor->packed && strcmp(s->config.quant_method, "bitsandbytes") == 0)
+        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its scales (absmax and quant_map, or SCB) are missing",
+                        file, tensor->name);
     /* DeepSeek-V3's: too fine for 16 bits, and float32 in every checkpoint. */
     if (tensor->type == TMS_F32 && tms_ends_with(tensor->name, ".e_score_correction_bias")) turns = false;
     if (turns && !tms_source_decodes(tensor))
@@ -85,9 +92,10 @@ static tms_status plan_from_folder(struct plan *p)
     if (!s->has_config)
         return tms_fail(p->err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path,
                         p->t->spec.name);
-    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
-        return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
-                        s->config.quant_method);
+    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0 &&
+        strcmp(s->config.quant_method, "bitsandbytes") != 0)
+        return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized (%s), which tamis cannot decode yet",
+                        s->path, s->config.quant_method);
     for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++)
         status = add_hf_tensor(p, s->kind == TMS_SOURCE_CONFIG ? i : s->by_name[i]);
     return status == TMS_OK && !p->options->preview ? edit_config(p) : status;
@@ -95,78 +103,15 @@ static tms_status plan_from_folder(struct plan *p)
 
 /* ---- from GGUF ---- */
 
-struct named {
-    const char *name;
-    size_t source;
-    uint64_t permuted_heads;
-};
-
-static int compare_named(const void *a, const void *b)
-{
-    return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
-}
-
-static tms_status name_gguf_tensor(struct plan *p, const struct tms_config *config, size_t index, struct named *out,
-                                   bool *stays)
-{
-    const struct tms_source *s = p->t->source;
-    const struct tms_tensor *tensor = &s->tensors[index];
-    const char *file = s->files[tensor->file]->path;
-    int layer;
-    char name[128];
-    uint64_t want[2];
-    *stays = strcmp(tensor->name, "rope_freqs.weight") != 0; /* it is in config.json's rope_scaling */
-    if (!*stays) return TMS_OK;
-    const struct tms_arch_tensor *row = tms_arch_explain_gguf(s->arch, tensor->name, &layer);
-    if (!row || layer >= (int)config->n_layers || !tms_arch_has(s->arch, config, row, layer))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in the folder",
-                        file, tensor->name, s->arch->class_name);
-    uint32_t n_dims = tms_arch_shape(config, row, want);
-    if (tensor->n_dims != n_dims || tensor->shape[0] != want[0] || (n_dims == 2 && tensor->shape[1] != want[1]))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as the keys say", file,
-                        tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
-                        (unsigned long long)(n_dims == 2 ? want[1] : 0));
-    if (!tms_source_decodes(tensor))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet", file,
-                        tensor->name, tms_codec(tensor->type)->name);
-    tms_arch_name(name, sizeof name, row->hf, layer, -1);
-    *out = (struct named){.name = tms_arena_strndup(&p->t->arena, name, strlen(name)), .source = index};
-    if (!out->name) return tms_fail_memory(p->err, sizeof name);
-    if (s->arch->permutes && (row->transform == TMS_PERMUTE_Q || row->transform == TMS_PERMUTE_K))
-        out->permuted_heads = row->transform == TMS_PERMUTE_Q ? config->n_heads : config->n_kv_heads;
-    return TMS_OK;
-}
-
-static tms_status require_all(const struct plan *p, const struct tms_config *config)
-{
-    const struct tms_source *s = p->t->source;
-    struct tms_arch_step step = {0};
-    while (tms_arch_next(&step, s->arch, config)) {
-        char name[128];
-        if (!step.row->gguf) continue;
-        tms_arch_name(name, sizeof name, step.row->gguf, step.layer, step.expert);
-        if (!tms_source_find(s, name))
-            return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing; %s has it", s->path, name,
-                            s->arch->class_name);
-    }
-    return TMS_OK;
-}
-
 static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *config)
 {
-    const struct tms_source *s = p->t->source;
-    struct named *named = tms_calloc(s->n_tensors, sizeof *named);
+    struct tms_target *t = p->t;
+    struct tms_restored_tensor *tensors = NULL;
     size_t n = 0;
-    bool stays;
-    tms_status status = named ? require_all(p, config) : tms_fail_memory(p->err, s->n_tensors * sizeof *named);
-    for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++) {
-        status = name_gguf_tensor(p, config, i, &named[n], &stays);
-        if (stays) n++;
-    }
-    if (status == TMS_OK) qsort(named, n, sizeof *named, compare_named);
+    tms_status status = tms_restore_tensors(&tensors, &n, t->source, config, &t->arena, p->err);
     for (size_t i = 0; i < n && status == TMS_OK; i++)
-        status = add_route(p, named[i].source, named[i].name, p->t->spec.float_type, named[i].permuted_heads);
-    free(named);
+        status = add_route(p, tensors[i].source, tensors[i].name, t->spec.float_type, tensors[i].permuted_heads);
+    free(tensors);
     return status;
 }
 
@@ -195,5 +140,5 @@ tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_opti
 {
     struct plan p = {.t = t, .options = options, .err = err};
     tms_status status = t->source->kind == TMS_SOURCE_GGUF ? plan_from_gguf(&p) : plan_from_folder(&p);
-    return status == TMS_OK ? tms_hf_out_lay_out(t, options->user->max_shard_bytes, err) : status;
+    return status == TMS_OK ? tms_hf_out_lay_out(t, options, err) : status;
 }

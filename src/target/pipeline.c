@@ -17,6 +17,7 @@
 #include "base/numbers.h"
 #include "base/sums.h"
 #include "model/heads.h"
+#include "model/packed.h"
 
 #define JOB_VALUES (1u << 18)
 
@@ -30,6 +31,7 @@ struct use {
 /* All that is to be done with one source tensor. */
 struct work {
     const struct tms_tensor *tensor;
+    uint64_t n_values, cols; /* of what it stands for: more than n_elems where several share a byte */
     size_t first_use, n_uses;
     size_t first_job, n_jobs;
     uint64_t step; /* values per job */
@@ -49,7 +51,7 @@ struct outcome {
 
 struct scratch {
     void *raw;
-    float *x, *turned, *back;
+    float *x, *rounded, *turned, *back;
     uint8_t *codes;
 };
 
@@ -75,16 +77,15 @@ struct run {
 /* Values that must stay together: whole blocks of the source and of every use, whole rows where rows matter. */
 static uint64_t unit_of(const struct run *r, const struct work *w)
 {
-    const struct tms_tensor *t = w->tensor;
-    uint64_t cols = t->cols ? t->cols : 1;
-    uint64_t unit = tms_source_unit(t);
+    uint64_t cols = w->cols, n = w->n_values;
+    uint64_t unit = tms_source_unit(w->tensor);
     for (size_t i = 0; i < w->n_uses; i++) {
         const struct use *use = &r->uses[w->first_use + i];
         const struct tms_route *route = use->route;
-        if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, t->n_elems);
-        if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, t->n_elems);
-        if (route->kind == TMS_ROUTE_INT8) unit = tms_common_multiple(unit, cols, t->n_elems);
-        if (route->permute_heads) unit = tms_common_multiple(unit, t->n_elems / route->permute_heads, t->n_elems);
+        if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, n);
+        if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, n);
+        if (route->kind == TMS_ROUTE_INT8) unit = tms_common_multiple(unit, cols, n);
+        if (route->permute_heads) unit = tms_common_multiple(unit, n / route->permute_heads, n);
     }
     return unit;
 }
@@ -118,7 +119,12 @@ static tms_status cut(struct run *r, struct tms_error *err)
         counts[i] = at; /* from here on: where the tensor's uses begin */
         at += n;
         if (!n) continue;
-        r->works[r->n_works++] = (struct work){.tensor = &p->source->tensors[i], .first_use = counts[i]};
+        const struct tms_tensor *t = &p->source->tensors[i];
+        uint64_t cols = t->packed ? t->packed->shape[1] : t->cols;
+        r->works[r->n_works++] = (struct work){.tensor = t,
+                                               .n_values = t->packed ? t->n_weights : t->n_elems,
+                                               .cols = cols ? cols : 1,
+                                               .first_use = counts[i]};
         p->source_bytes += p->source->tensors[i].bytes;
     }
     for (size_t k = 0; k < p->n_targets && status == TMS_OK; k++)
@@ -135,11 +141,11 @@ static tms_status cut(struct run *r, struct tms_error *err)
         if (unit == 0) unit = 1; /* a tensor without values */
         w->step = unit >= JOB_VALUES ? unit : JOB_VALUES / unit * unit;
         w->first_job = r->n_jobs;
-        w->n_jobs = (size_t)((w->tensor->n_elems + w->step - 1) / w->step);
+        w->n_jobs = (size_t)((w->n_values + w->step - 1) / w->step);
         if (!tms_grow(&r->jobs, &cap_jobs, r->n_jobs + w->n_jobs, sizeof *r->jobs))
             return tms_fail_memory(err, w->n_jobs * sizeof *r->jobs);
-        for (uint64_t first = 0; first < w->tensor->n_elems; first += w->step) {
-            uint64_t rest = w->tensor->n_elems - first;
+        for (uint64_t first = 0; first < w->n_values; first += w->step) {
+            uint64_t rest = w->n_values - first;
             r->jobs[r->n_jobs++] = (struct job){i, first, rest < w->step ? rest : w->step};
         }
         atomic_init(&w->jobs_left, w->n_jobs);
@@ -156,19 +162,26 @@ static tms_status cut(struct run *r, struct tms_error *err)
     return r->outcomes ? TMS_OK : tms_fail_memory(err, n_outcomes * sizeof *r->outcomes);
 }
 
+/* Values that pass through a shorter type first. */
+static bool rounds(const struct tms_route *route, const struct tms_tensor *source)
+{
+    return route->through != TMS_TYPE_NONE && route->through != source->type;
+}
+
 static tms_status make_scratch(struct run *r, struct tms_error *err)
 {
-    uint64_t raw = 0, values = 0, turned = 0, codes = 0;
+    uint64_t raw = 0, values = 0, turned = 0, rounded = 0, codes = 0;
     unsigned n_threads = tms_pool_threads(r->p->pool);
     for (size_t i = 0; i < r->n_works; i++) {
         const struct work *w = &r->works[i];
-        uint64_t n = w->step < w->tensor->n_elems ? w->step : w->tensor->n_elems;
-        uint64_t bytes = tms_codec_bytes(tms_codec(w->tensor->type), n);
+        uint64_t n = w->step < w->n_values ? w->step : w->n_values;
+        uint64_t bytes = tms_source_raw_bytes(w->tensor, n);
         if (bytes > raw) raw = bytes;
         if (w->decode && n > values) values = n;
         for (size_t u = 0; u < w->n_uses; u++) {
             const struct tms_route *route = r->uses[w->first_use + u].route;
             if (route->permute_heads && n > turned) turned = n;
+            if (rounds(route, w->tensor) && n > rounded) rounded = n;
             uint64_t size = route->kind == TMS_ROUTE_CODEC ? tms_codec_bytes(route->codec, n) : n;
             if (route->kind != TMS_ROUTE_COPY && size > codes) codes = size;
         }
@@ -181,9 +194,10 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
         s->x = malloc(values ? values * sizeof(float) : 1);
         s->back = malloc(values ? values * sizeof(float) : 1);
         s->turned = malloc(turned ? turned * sizeof(float) : 1);
+        s->rounded = malloc(rounded ? rounded * sizeof(float) : 1);
         s->codes = malloc(codes ? codes : 1);
-        if (!s->raw || !s->x || !s->back || !s->turned || !s->codes)
-            return tms_fail_memory(err, raw + values * 8 + turned * 4 + codes);
+        if (!s->raw || !s->x || !s->back || !s->turned || !s->rounded || !s->codes)
+            return tms_fail_memory(err, raw + values * 8 + (turned + rounded) * 4 + codes);
     }
     return TMS_OK;
 }
@@ -193,9 +207,10 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
 static tms_status fail_at(const struct run *r, const struct tms_tensor *t, uint64_t index, float value,
                           const char *problem, struct tms_error *err)
 {
+    uint64_t cols = t->packed ? t->packed->shape[1] : t->cols;
     return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' row %llu column %llu: %g %s", r->p->source->files[t->file]->path,
-                    t->name, (unsigned long long)(index / t->cols), (unsigned long long)(index % t->cols),
-                    (double)value, problem);
+                    t->name, (unsigned long long)(index / cols), (unsigned long long)(index % cols), (double)value,
+                    problem);
 }
 
 /* Writes bytes [offset, offset + n) of an output tensor and notes their hash, for reading back. */
@@ -256,6 +271,15 @@ static void encode(const struct tms_route *route, const struct tms_tensor *t, co
     }
 }
 
+/* The values in the order that the output has. */
+static const float *turn(const struct tms_route *route, const struct tms_tensor *t, uint64_t n, struct scratch *s)
+{
+    if (!route->permute_heads) return s->x;
+    uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
+    (route->to_halves ? tms_heads_to_halves : tms_heads_to_neighbours)(s->x, s->turned, n, rows / cols, cols);
+    return s->turned;
+}
+
 static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
                          struct scratch *s, struct outcome *o, struct tms_error *err)
 {
@@ -263,9 +287,15 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
     const struct tms_route *route = use->route;
     const void *codes = s->codes;
     uint64_t offset = 0, bytes = 0;
-    const float *x = s->x;
+    const float *x = turn(route, t, job->n, s), *original = x;
     tms_status status = TMS_OK;
     bool exact = false;
+    if (rounds(route, t)) {
+        const struct tms_codec *through = tms_codec(route->through);
+        through->encode(x, s->back, job->n);
+        through->decode(s->back, s->rounded, job->n);
+        x = s->rounded;
+    }
     switch (route->kind) {
     case TMS_ROUTE_COPY:
         codes = s->raw;
@@ -274,12 +304,6 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         exact = true;
         break;
     case TMS_ROUTE_CODEC:
-        if (route->permute_heads) {
-            uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
-            (route->to_halves ? tms_heads_to_halves : tms_heads_to_neighbours)(s->x, s->turned, job->n, rows / cols,
-                                                                               cols);
-            x = s->turned;
-        }
         encode(route, t, x, job->first, job->n, s->codes);
         bytes = tms_codec_bytes(route->codec, job->n);
         offset = tms_codec_bytes(route->codec, job->first);
@@ -314,7 +338,7 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         break;
     }
     if (!exact) {
-        o->squared_error = tms_squared_distance(x, s->back, job->n);
+        o->squared_error = tms_squared_distance(original, s->back, job->n);
         if (!isfinite(o->squared_error)) {
             size_t bad = blame(x, tms_first_nonfinite(s->back, job->n), job->n, route->codec);
             return fail_at(r, t, job->first + bad, x[bad],
@@ -348,7 +372,7 @@ static tms_status finish(struct run *r, const struct use *use, const struct tms_
             status = write_part(r, use, route->nested_absmax, 0, nested, n_nested * sizeof *nested, err);
         if (status == TMS_OK) {
             struct tms_buf *state = &r->states[r->first_state[use->target_index] + (size_t)(route - target->routes)];
-            tms_bnb_quant_state(state, &target->spec, t, &offset);
+            tms_bnb_quant_state(state, &target->spec, t, route->through, &offset);
             if (state->failed) status = tms_fail_memory(err, 256);
         }
         free(codes);
@@ -403,7 +427,7 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
             o->seconds += tms_seconds() - start;
         }
     }
-    atomic_fetch_add(&r->bytes_done, tms_codec_bytes(tms_codec(t->type), job->n));
+    atomic_fetch_add(&r->bytes_done, tms_source_raw_bytes(t, job->n));
     if (worker == 0) report(r, false);
     return status;
 }
@@ -468,6 +492,7 @@ static void run_free(struct run *r)
         free(r->scratch[i].x);
         free(r->scratch[i].back);
         free(r->scratch[i].turned);
+        free(r->scratch[i].rounded);
         free(r->scratch[i].codes);
     }
     size_t n_states = r->first_state ? r->first_state[r->p->n_targets] : 0;

@@ -143,13 +143,20 @@ static const struct {
         {"vocab-only", offsetof(struct tms_quantize_options, vocab_only)},
         {"leave-output-tensor", offsetof(struct tms_quantize_options, leave_output_tensor)},
         {"rules-of-2025", offsetof(struct tms_quantize_options, rules_of_2025)},
+        {"keep-split", offsetof(struct tms_quantize_options, keep_split)},
 },
-  texts[] = {
-      {"model-name", offsetof(struct tms_quantize_options, model_name)},
-      {"pre", offsetof(struct tms_quantize_options, pre)},
-      {"output-tensor-type", offsetof(struct tms_quantize_options, output_tensor_type)},
-      {"token-embedding-type", offsetof(struct tms_quantize_options, token_embedding_type)},
-      {"prune-layers", offsetof(struct tms_quantize_options, prune_layers)},
+  texts[] =
+      {
+          {"model-name", offsetof(struct tms_quantize_options, model_name)},
+          {"pre", offsetof(struct tms_quantize_options, pre)},
+          {"output-tensor-type", offsetof(struct tms_quantize_options, output_tensor_type)},
+          {"token-embedding-type", offsetof(struct tms_quantize_options, token_embedding_type)},
+          {"prune-layers", offsetof(struct tms_quantize_options, prune_layers)},
+},
+  numbers[] = {
+      {"split-max-size", offsetof(struct tms_quantize_options, split_max_bytes)},
+      {"split-max-tensors", offsetof(struct tms_quantize_options, split_max_tensors)},
+      {"max-shard-size", offsetof(struct tms_quantize_options, max_shard_bytes)},
 };
 static const struct {
     const char *name;
@@ -178,6 +185,10 @@ json_t *tms_recipe(const struct tms_quantize_options *options, const char *type,
     for (size_t i = 0; i < COUNT(texts) && ok; i++) {
         const char *text = *AT(&o, const char *, texts[i].offset);
         if (text) ok = json_object_set_new(recipe, texts[i].name, json_string(text)) == 0;
+    }
+    for (size_t i = 0; i < COUNT(numbers) && ok; i++) {
+        uint64_t n = *AT(&o, uint64_t, numbers[i].offset);
+        if (n) ok = json_object_set_new(recipe, numbers[i].name, json_integer((json_int_t)n)) == 0;
     }
     for (size_t i = 0; i < COUNT(lists) && ok; i++) {
         size_t n = *AT(&o, size_t, lists[i].n_offset);
@@ -211,6 +222,11 @@ tms_status tms_recipe_read(struct tms_quantize_options *options, const char **ty
     for (size_t i = 0; i < COUNT(texts); i++) {
         const char **text = AT(options, const char *, texts[i].offset);
         if (!*text) *text = json_string_value(json_object_get(recipe, texts[i].name));
+    }
+    for (size_t i = 0; i < COUNT(numbers); i++) {
+        uint64_t *number = AT(options, uint64_t, numbers[i].offset);
+        json_int_t told = json_integer_value(json_object_get(recipe, numbers[i].name));
+        if (!*number && told > 0) *number = (uint64_t)told;
     }
     for (size_t i = 0; i < COUNT(lists); i++) {
         const json_t *list = json_object_get(recipe, lists[i].name);

@@ -1,6 +1,7 @@
 /* What all targets share. See target.h. */
 #include "target/target.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,44 @@ void tms_target_free(struct tms_target *target)
     free(target);
 }
 
+size_t tms_target_split_like(struct tms_target *t, const struct tms_source *like)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t file = 0;
+        for (size_t i = 0; i < t->n_outs; i++) {
+            const struct tms_tensor *there = tms_source_find(like, t->outs[i].name);
+            uint32_t next = there ? there->file : file; /* what is missing there goes with the one before it */
+            if (next != file && (next != file + 1 || i == 0)) return 0;
+            file = next;
+            if (pass == 1) t->outs[i].file = file;
+        }
+        if ((size_t)file + 1 != like->n_files) return 0;
+    }
+    return like->n_files;
+}
+
+tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tensor *tensor,
+                                     const struct tms_target_options *options, struct tms_error *err)
+{
+    if (!options->user->allow_requantize)
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
+                        "original, or use --allow-requantize",
+                        t->source->path, tensor->name, tms_codec(tensor->type)->name);
+    t->n_again++;
+    return TMS_OK;
+}
+
+void tms_target_warn_of_again(const struct tms_target *t, const struct tms_target_options *options)
+{
+    char line[200];
+    if (!t->n_again || !options->warn) return;
+    snprintf(line, sizeof line,
+             "%zu tensors were quantized before: their first loss is not in the errors told here, it adds to them",
+             t->n_again);
+    options->warn(options->warn_ctx, line);
+}
+
 struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name, enum tms_type type, uint32_t n_dims,
                                           const uint64_t *shape)
 {
@@ -73,6 +112,7 @@ struct tms_route *tms_target_add_route(struct tms_target *t, size_t source, enum
     *route = (struct tms_route){.source = source,
                                 .kind = kind,
                                 .out = out,
+                                .through = TMS_TYPE_NONE,
                                 .absmax = TMS_NO_OUT,
                                 .nested_absmax = TMS_NO_OUT,
                                 .quant_state = TMS_NO_OUT};

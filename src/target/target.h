@@ -44,6 +44,7 @@ struct tms_route {
     const float *weights;   /* CODEC: importance of the columns, [matrices][cols], or NULL; borrowed from the imatrix */
     uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
     bool to_halves;         /* permuted back, from GGUF's order to Hugging Face's */
+    enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
     float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
@@ -73,6 +74,7 @@ struct tms_target {
     struct tms_kvs kvs;               /* GGUF: the model's key-values; bitsandbytes: none */
     struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
+    size_t n_again; /* tensors that were quantized before and are quantized anew */
     uint64_t n_parameters;
     struct tms_arena arena; /* owns names and contents */
 };
@@ -83,7 +85,8 @@ struct tms_target_options {
     bool convert_auto;           /* the matrices' type is that of the source (bf16 or f16) */
     bool preview;                /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
     const struct tms_kvs *extra; /* GGUF: keys that go behind all others, or NULL */
-    const struct tms_imatrix *imatrix; /* importance weights, or NULL; lives as long as the target */
+    const struct tms_source *split_like; /* every tensor in the file that it has there, if that can be; or NULL */
+    const struct tms_imatrix *imatrix;   /* importance weights, or NULL; lives as long as the target */
     tms_report_fn warn;
     void *warn_ctx;
 };
@@ -107,19 +110,32 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
 tms_status tms_target_relayout(struct tms_target *t, struct tms_error *err);
 /* Folders: the text of config.json. */
 tms_status tms_target_config_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
+/* Folders of several shards: the text of model.safetensors.index.json. */
+tms_status tms_target_index_text(const struct tms_target *t, struct tms_buf *out, struct tms_error *err);
 /* True for files of the source's folder that are copied into the output's: all but weights and config.json. */
 bool tms_target_goes_along(const char *name);
 /* Folders: config.json, index and the other files of the folder, into `dir`. */
 tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err);
-/* The quant_state JSON of a 4-bit tensor. offset NULL: no double quantization. */
+/* The quant_state JSON of a 4-bit tensor. dtype: what the weights were before, TMS_TYPE_NONE: as the tensor's type.
+ * offset NULL: no double quantization. */
 void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,
-                         const float *offset);
+                         enum tms_type dtype, const float *offset);
 
 /* F16, BF16, F32, F64: a number by itself, without scales. */
 static inline bool tms_is_plain_float(enum tms_type type)
 {
     return type == TMS_F32 || type == TMS_F16 || type == TMS_BF16 || type == TMS_F64;
 }
+
+/* Gives every output tensor the file that it has in `like`. The number of files; 0 if they do not come one after the
+ * other (then nothing changes). */
+size_t tms_target_split_like(struct tms_target *t, const struct tms_source *like);
+
+/* For a source tensor that is quantized and would be quantized anew: counts it, or refuses without leave. */
+tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tensor *tensor,
+                                     const struct tms_target_options *options, struct tms_error *err);
+/* After planning: warns if there are such. */
+void tms_target_warn_of_again(const struct tms_target *t, const struct tms_target_options *options);
 
 /* Appends; NULL if memory is short. */
 struct tms_out_tensor *tms_target_add_out(struct tms_target *t, const char *name, enum tms_type type, uint32_t n_dims,

@@ -70,7 +70,13 @@ expect diff_of_nothing 2 'no such file' "$tamis" diff models/pebble "$scratch/no
 expect verify_gguf 0 'verified: Q4_K_M of .* same in every byte' "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble
 expect verify_folder 0 'verified: nf4:dq of ' "$tamis" verify "$scratch/three/pebble-nf4-dq" --source models/pebble
 expect verify_json 0 '"identical": true' "$tamis" verify "$scratch/three/pebble-q8_0.gguf" --source models/pebble --json
-expect verify_split 0 'verified: BF16 of ' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split 0 'verified: BF16 of .* same in every byte' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble
+expect verify_split_otherwise 0 'laid out in another way' "$tamis" verify "$scratch/s-00001-of-00004.gguf" --source models/pebble --split-max-tensors 70
+expect verify_as_told 0 'same in every byte' bash -c "'$tamis' quantize models/pebble --to q4_k_m --pure --tensor-type ffn_up=q5_0 -o '$scratch/p.gguf' -q && '$tamis' verify '$scratch/p.gguf' --source models/pebble --pure --tensor-type ffn_up=q5_0"
+expect verify_not_as_told 4 "^tensor 'blk\.0\.ffn_up\.weight' is q5_0 " "$tamis" verify "$scratch/p.gguf" --source models/pebble --pure
+expect verify_vocabulary 0 'same in every byte' bash -c "'$tamis' convert models/pebble --vocab-only -o '$scratch/v.gguf' -q && '$tamis' verify '$scratch/v.gguf' --source models/pebble --vocab-only"
+expect verify_plain_folder 0 'verified: hf:f16 of .* same in every byte' bash -c "'$tamis' quantize '$scratch/three/pebble-q8_0.gguf' --to hf:f16 -o '$scratch/plain' -q && '$tamis' verify '$scratch/plain' --source '$scratch/three/pebble-q8_0.gguf'"
+expect folder_of_bitsandbytes_to_plain 0 'hf:bf16' "$tamis" quantize "$scratch/three/pebble-nf4-dq" --to hf:bf16 -o "$scratch/decoded"
 expect verify_other_type 4 "^tensor 'token_embd\.weight' is q6_k" "$tamis" verify "$scratch/three/pebble-q4_k_m.gguf" --source models/pebble --to q8_0
 cp "$scratch/three/pebble-q8_0.gguf" "$scratch/bad.gguf"
 printf x | dd of="$scratch/bad.gguf" bs=1 seek=3000000 conv=notrunc status=none
@@ -85,6 +91,86 @@ expect explain_measures 0 '^  q4_k +4\.500 +7\.1[0-9] %$' "$tamis" explain Q4_K_
 expect explain_compares 0 'integers of 4 bits, a scale for a group of 32 ' "$tamis" explain q4_k
 expect explain_json 0 '"bits_per_weight": 4\.5' "$tamis" explain nf4 --json
 expect explain_unknown 1 'is no type' "$tamis" explain q9
+expect run_is_greedy 0 '^.*s name was the first of the emperor\. The emperor was the only person' "$tamis" run models/pebble -p 'The emperor' -n 48 --temp 0
+expect run_a_quantized_file 0 '[a-z]+' "$tamis" run "$scratch/three/pebble-q4_k_m.gguf" -p 'The emperor' -n 8 --temp 0
+expect run_a_bitsandbytes_folder 0 '[a-z]+' "$tamis" run "$scratch/three/pebble-nf4-dq" -p 'The emperor' -n 8 --temp 0
+expect run_echoes 0 '^The emperor.*s name was$' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --echo
+expect run_reads_standard_input 0 '^.*s name was$' bash -c "printf 'The emperor' | '$tamis' run models/pebble -p - -n 3 --temp 0"
+printf 'The emperor' >"$scratch/prompt"
+expect run_reads_a_file 0 '^.*s name was$' "$tamis" run models/pebble -f "$scratch/prompt" -n 3 --temp 0
+expect run_stops 0 '^.*s name was the first of the $' "$tamis" run models/pebble -p 'The emperor' --temp 0 --stop 'emperor. The' --stop never
+expect run_json 0 '"stop": "length"' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --json
+expect run_json_has_text 0 '"text": ".*s name was"' "$tamis" run models/pebble -p 'The emperor' -n 3 --temp 0 --json
+expect run_tells_speed_and_seed 0 '^prompt: [0-9]+ tokens, .* seed 7$' "$tamis" run models/pebble -p 'The emperor' -n 3 --seed 7 -v
+expect run_repeats_a_seed 0 '' bash -c "cmp <('$tamis' run models/pebble -p It --seed 3 -n 30) <('$tamis' run models/pebble -p It --seed 3 -n 30 -t 1)"
+expect run_tells_that_the_context_is_full 0 'context of 20 positions is full' "$tamis" run models/pebble -p 'The emperor' -n -1 --ctx 20 --temp 0 --ignore-eos
+expect run_writes_logits 0 'logits of 3 tokens over a vocabulary of 4,096' "$tamis" run models/pebble --ids 1,2,3 --logits "$scratch/l.safetensors" --hidden
+expect logits_file_is_whole 0 '^hidden_states +\(7, 3, 256\) ' "$tamis" inspect "$scratch/l.safetensors"
+printf '1, 2\n3' >"$scratch/ids"
+expect run_reads_ids_from_a_file 0 '"tokens": 3' "$tamis" run models/pebble --ids "@$scratch/ids" --logits "$scratch/l2.safetensors" --json
+expect run_wants_one_prompt 1 'one of -p, --file and --ids, not more' "$tamis" run models/pebble -p x --ids 1
+expect run_id_outside 2 'id 4096; ids are 0 to 4095' "$tamis" run models/pebble --ids 1,4096 --logits "$scratch/no.safetensors"
+expect run_no_ids 2 'there are none' "$tamis" run models/pebble --ids '' --logits "$scratch/no.safetensors"
+expect run_ids_that_are_words 2 "'x' is no number" "$tamis" run models/pebble --ids 1,x
+expect run_prompt_too_long 2 'does not fit into a context of 4 positions' "$tamis" run models/pebble --ids 1,2,3,4,5 --ctx 4
+expect run_empty_prompt 2 'no tokens' "$tamis" run models/pebble -p ''
+expect run_bad_cache 2 "f16" "$tamis" run models/pebble -p x --kv q9
+expect run_bad_temperature 1 'temperature -1' "$tamis" run models/pebble -p x --temp -1
+expect run_config_alone 2 'no weights' "$tamis" run models/pebble/config.json -p x
+expect run_one_file_alone 2 'name the folder' "$tamis" run models/pebble/model.safetensors -p x
+expect run_failure_leaves_nothing 2 'No such file' ls "$scratch/no.safetensors"
+expect run_interrupted_keeps_what_was_said 130 '^.*s name was the first of the emperor' bash -c "
+    '$tamis' run models/pebble -p 'The emperor' -n -1 --ctx 1000000 --temp 0 --ignore-eos -q >'$scratch/said' &
+    pid=\$!
+    for i in \$(seq 400); do [ \$(stat -c %s '$scratch/said') -gt 400 ] && break; sleep 0.01; done
+    kill -INT \$pid
+    wait \$pid; code=\$?; cat '$scratch/said'; exit \$code"
+expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' tokenize models/pebble"
+expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
+expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
+text=models/pebble/eval.txt
+expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
+expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
+expect eval_says_what_is_measured 0 '^weights alone: activations f32$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2
+expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
+expect eval_llm_int8 0 '8 bits below 5,' bash -c "'$tamis' quantize models/pebble --to int8 -o '$scratch/int8' -q && '$tamis' eval '$scratch/int8' --data $text --ctx 64 --chunks 2 --llm-int8=5 | sed 's/, others/,/'"
+expect eval_divergence 0 '^KL divergence +0\.009720 ± 0\.000469$' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8
+expect eval_json 0 '"p99.9": 0\.0975' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8 --json
+expect eval_quiet_is_a_number 0 '^56\.4474$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 -q
+expect eval_warns_of_long_windows 0 'warning: models/pebble: was made for [0-9]+ tokens; a window here has 4096' "$tamis" eval models/pebble --data $text --ctx 4096 --chunks 1
+"$tamis" quantize models/pebble --to f32 -o "$scratch/large.gguf" -q
+for model in "$scratch/large.gguf" models/pebble; do
+    # the limit: half a megabyte or more above the least that the program tells
+    name=$(basename "$model")
+    least=$("$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram 1M --threads 1 2>&1 | sed -n 's/.* is \([0-9]*\) MB$/\1/p')
+    "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --json >"$scratch/free.json"
+    "$tamis" eval "$model" --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1 --json >"$scratch/low.json"
+    expect "eval_layer_by_layer_$name" 0 '"layer_by_layer": true' cat "$scratch/low.json"
+    expect "eval_layer_by_layer_gives_the_same_$name" 0 '' diff <(grep -A8 mean_nll "$scratch/free.json") <(grep -A8 mean_nll "$scratch/low.json")
+    peak=$(sed -n 's/.*"peak_memory_bytes": \([0-9]*\).*/\1/p' "$scratch/low.json")
+    if ! grep -qaE '__(asan|tsan)_init' "$tamis"; then # sanitizers have memory of their own
+        expect "eval_stays_under_the_limit_$name" 0 '' test "$peak" -le "$((least + 1))000000"
+    fi
+done
+expect eval_limit_too_low 2 'is too low; the least for windows of 512 tokens is [0-9]+ MB' "$tamis" eval models/pebble --data $text --ram 4M
+printf '{"question": "The emperor of", "choices": ["the East", "xqz vvv"], "answer": "A"}\n' >"$scratch/q.jsonl"
+expect eval_tasks 0 '^accuracy +100\.000 ± 0\.000 %$' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
+expect eval_tasks_json 0 '"chosen": 0' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl" --json
+echo '{"question": 3}' >>"$scratch/q.jsonl"
+expect eval_tasks_bad_line 2 'q\.jsonl: line 2: "question" is missing' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
+expect eval_needs_a_text 1 'one of --data, --ids and --tasks' "$tamis" eval models/pebble
+expect eval_no_chunks 2 'nothing would be predicted' "$tamis" eval models/pebble --data $text --chunks 0
+expect eval_small_context 2 'context of 4 tokens is too small' "$tamis" eval models/pebble --data $text --ctx 4
+expect eval_unknown_style 2 "style 'x' is unknown" "$tamis" eval models/pebble --data $text --style x
+expect eval_short_text 2 'tokens are too few: a window needs 512' "$tamis" eval models/pebble --data "$scratch/q.jsonl"
+expect eval_config_alone 2 'config.json alone has no weights' "$tamis" eval $config --data $text
+expect eval_other_vocabulary 2 'tokenizer of the base' "$tamis" eval models/pebble --data $text --base tests/golden/arch/qwen2_tied
+expect eval_interrupted 130 'interrupted' bash -c "
+    '$tamis' eval models/pebble --data $text --threads 1 2>'$scratch/int.err' &
+    pid=\$!
+    sleep 0.4; kill -TERM \$pid
+    wait \$pid; code=\$?; cat '$scratch/int.err'; exit \$code"
 expect types_of_tensors 0 '^q4_k +12 +256 +144 +4\.5 +reads, writes +llama\.cpp$' "$tamis" types
 
 expect no_command 1 'usage: tamis COMMAND' "$tamis"
@@ -101,7 +187,8 @@ expect unknown_type 1 "'q9' is no type" "$tamis" quantize models/pebble --to q9 
 expect wrong_path 2 'no such file or folder' "$tamis" inspect "$scratch/nowhere"
 expect not_a_model 2 'is no model' "$tamis" inspect README.md
 expect needs_weights 2 'needs importance weights' "$tamis" quantize models/pebble --to q2_k_s -o "$scratch/x"
-expect gguf_to_folder 2 'not supported yet' "$tamis" quantize "$scratch/one.gguf" --to nf4 -o "$scratch/x"
+expect gguf_to_folder 0 'nf4:dq' "$tamis" quantize "$scratch/one.gguf" --to nf4:dq -o "$scratch/from-gguf" --allow-requantize
+expect gguf_to_folder_verified 0 'nf4:dq of .* same in every byte' "$tamis" verify "$scratch/from-gguf" --source "$scratch/one.gguf"
 expect requantize 2 'allow-requantize' "$tamis" quantize "$scratch/one.gguf" --to q4_0 -o "$scratch/x.gguf"
 expect no_folder_to_write_in 3 'cannot be created' "$tamis" quantize models/pebble --to q4_0 -o "$scratch/no/where.gguf"
 expect folder_exists 1 'exists already' "$tamis" quantize models/pebble --to nf4 -o "$scratch/three"

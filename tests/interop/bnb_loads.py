@@ -1,9 +1,10 @@
 """transformers and bitsandbytes load the folders that tamis writes, decode the same weights, and would write the same bytes.
 
-Three questions per model and type:
+Four questions per model and type:
   loads    from_pretrained takes the folder, and its forward pass gives finite logits;
   decodes  what bitsandbytes decodes from every loaded layer is what numpy decodes from the stored tensors (bnb_format.py);
-  bytes    every tensor equals what transformers + bitsandbytes write with save_pretrained from the same source.
+  bytes    every tensor equals what transformers + bitsandbytes write with save_pretrained from the same source;
+  plain    the plain folder that tamis makes of it (--to hf:TYPE) holds the decoded weights.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ transformers_logging.set_verbosity_error()
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 TYPES = ["nf4", "nf4:dq", "fp4", "nf4:b128", "int8"]
+SHORT_NAMES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 OFFSET_TOLERANCE = 4e-7  # the library's mean of the scales depends on its order of summation
 
 
@@ -164,6 +166,25 @@ def config_problem(ours: Path, theirs: Path, source: Path) -> str:
     return ""
 
 
+def plain_problem(context: Context, out: Path, tensors: dict[str, torch.Tensor]) -> str:
+    """Of the folder back in the model's own type; what is decoded from the stored tensors was compared with the library's."""
+    config = json.loads((out / "config.json").read_text())
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    back = out.with_name(f"{out.name}.back")
+    context.tamis("quantize", out, "--to", f"hf:{SHORT_NAMES[dtype]}", "-o", back)
+    if "quantization_config" in json.loads((back / "config.json").read_text()):
+        return "plain folder: config.json still has a quantization_config"
+    for name, tensor in folder_tensors(back).items():
+        prefix, stored = name.removesuffix(".weight"), tensors[name]
+        if f"{prefix}.SCB" in tensors:
+            stored = decode_int8(tensors, prefix)
+        elif f"{name}.absmax" in tensors:
+            stored = decode_4bit(tensors, prefix)
+        if tensor.dtype != getattr(torch, dtype) or not torch.equal(tensor, stored.to(tensor.dtype)):
+            return f"plain folder: {name} differs"
+    return ""
+
+
 def check(context: Context, table: Table, model: str, kind: str) -> None:
     folder = context.model(model)
     stem = f"{folder.name}.{kind.replace(':', '-')}"
@@ -180,7 +201,7 @@ def check(context: Context, table: Table, model: str, kind: str) -> None:
     n_layers, problem, fault = decode_problem(loaded, ours)
     difference, coding = bytes_problem(ours, theirs, plain)
     forward, forward_fault = forward_problem(loaded, ours)
-    problems = [problem, difference, config_problem(out, peer, folder), forward]
+    problems = [problem, difference, config_problem(out, peer, folder), forward, plain_problem(context, out, ours)]
     notes = [text for text in problems + [fault, forward_fault, coding] if text]
     table.add(not any(problems), folder.name, kind, n_layers, "; ".join(notes))
 

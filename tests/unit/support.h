@@ -38,6 +38,13 @@ void assert_ok_at(tms_status status, const struct tms_error *err, const char *fi
 #define assert_same_bytes(got, want, n, what) assert_same_bytes_at((got), (want), (n), (what), __FILE__, __LINE__)
 void assert_same_bytes_at(const void *got, const void *want, size_t n, const char *what, const char *file, int line);
 
+/* The levels that this kind of machine knows, the lowest first (base/cpu.h). */
+#if defined(__aarch64__)
+#define ALL_CPU_LEVELS TMS_CPU_SCALAR, TMS_CPU_NEON
+#else
+#define ALL_CPU_LEVELS TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512
+#endif
+
 /* A small reproducible generator (splitmix64). */
 uint64_t next_random(uint64_t *state);
 float random_normal(uint64_t *state);

@@ -8,8 +8,8 @@
 #include "base/numbers.h"
 #include "codec/bnb.h"
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
-enum { N_LEVELS = 3 };
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
+enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* ---- a small reader of safetensors: 8 bytes of length, a JSON header, the data ---- */
 
@@ -262,6 +262,37 @@ static void strange_floats_encode_alike_on_every_level(void **state)
         }
 }
 
+/* Also with a map of its own, an odd number of codes and blocks of every size. */
+static void any_codes_decode_alike_on_every_level(void **state)
+{
+    (void)state;
+    enum { N = 4096 + 32 + 17 };
+    static float x[N], want[N];
+    float absmax[N / 32 + 1], map[16];
+    uint8_t packed[N / 2 + 1];
+    uint64_t seed = 10;
+    for (size_t i = 0; i < sizeof packed; i++) packed[i] = (uint8_t)next_random(&seed);
+    for (size_t i = 0; i < N / 32 + 1; i++)
+        absmax[i] = ldexpf(random_normal(&seed), (int)(next_random(&seed) % 200) - 100);
+    absmax[3] = INFINITY, absmax[5] = 0, absmax[6] = 1e-44f;
+    for (int kind = 0; kind < 3; kind++) {
+        for (int i = 0; i < 16; i++)
+            map[i] = kind < 2 ? tms_bnb_map(kind ? TMS_BNB_FP4 : TMS_BNB_NF4)[i] : random_normal(&seed);
+        for (uint32_t block = 32; block <= 4096; block *= 2)
+            for (int level = 0; level < N_LEVELS; level++) {
+                tms_cpu_force(levels[level]);
+                size_t n = kind ? N : N - 1;
+                tms_bnb_decode4(map, block, packed, absmax, x, n);
+                for (size_t i = 0; i < n; i++) {
+                    uint8_t code = i % 2 ? packed[i / 2] & 15 : packed[i / 2] >> 4;
+                    want[i] = map[code] * absmax[i / block];
+                    if (isnan(want[i]) && isnan(x[i])) x[i] = want[i];
+                }
+                assert_same_bytes(x, want, n * sizeof *x, "decoded");
+            }
+    }
+}
+
 static void block_sizes_are_powers_of_two_from_32_to_4096(void **state)
 {
     (void)state;
@@ -273,6 +304,21 @@ static void block_sizes_are_powers_of_two_from_32_to_4096(void **state)
 }
 
 /* ---- double quantization ---- */
+
+/* The inverse of the largest is infinite, and 0 times that no number. */
+static void zeros_beside_a_subnormal_have_the_code_of_zero(void **state)
+{
+    (void)state;
+    const float y[4] = {1e-40f, 0, -1e-40f, 0};
+    uint8_t codes[4];
+    float absmax;
+    tms_bnb_encode_dynamic8(y, 4, codes, &absmax);
+    assert_true(absmax == 1e-40f);
+    assert_true(tms_bnb_dynamic_map[codes[0]] == 1);
+    assert_true(fabsf(tms_bnb_dynamic_map[codes[1]]) < 1e-4f);
+    assert_int_equal(codes[2], 0);
+    assert_int_equal(codes[3], codes[1]);
+}
 
 static void absmax_codes_are_those_of_the_library(void **state)
 {
@@ -422,7 +468,9 @@ int main(void)
         cmocka_unit_test(nf4_packs_first_value_in_high_nibble),
         cmocka_unit_test(four_bit_tensor_may_be_encoded_in_parts),
         cmocka_unit_test(strange_floats_encode_alike_on_every_level),
+        cmocka_unit_test(any_codes_decode_alike_on_every_level),
         cmocka_unit_test(block_sizes_are_powers_of_two_from_32_to_4096),
+        cmocka_unit_test(zeros_beside_a_subnormal_have_the_code_of_zero),
         cmocka_unit_test(absmax_codes_are_those_of_the_library),
         cmocka_unit_test(dynamic8_codes_are_those_of_the_library),
         cmocka_unit_test(int8_rows_are_those_of_the_library),

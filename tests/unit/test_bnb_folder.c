@@ -180,6 +180,54 @@ static void quantized_folder_counts_the_weights_it_stands_for(void **state)
     assert_int_equal(source.n_parameters, quantized.n_parameters);
 }
 
+/* Tensors, config.json, tokenizer: all files. */
+static void expect_same_files(const char *a, const char *b, const char *what)
+{
+    char command[2400];
+    snprintf(command, sizeof command, "diff -r '%s' '%s' >&2", a, b);
+    if (system(command) != 0) fail_msg("%s: the folders differ", what);
+}
+
+static void folder_from_gguf_is_that_of_the_plain_folder_between(void **state)
+{
+    (void)state;
+    /* llama31 permutes, qwen2_tied has no output layer, qwen3 norms of heads */
+    static const char *const models[] = {"llama31", "qwen2_tied", "qwen3"};
+    static const char *const ways[][2] = {
+        {"bf16", "hf:bf16"}, {"f16", "hf:f16"}, {"f32", "hf:f32"}, {"q8_0", "hf:bf16"}};
+    static const char *const types[] = {"nf4", "nf4:dq", "fp4:b128", "int8"};
+    const struct tms_quantize_options again = {.allow_requantize = true};
+    for (size_t m = 0; m < 3; m++) {
+        char name[64];
+        snprintf(name, sizeof name, "arch/%s", models[m]);
+        for (size_t w = 0; w < 4; w++) {
+            const char *gguf = scratch("from.gguf"), *between = scratch("between");
+            quantize(golden(name), gguf, ways[w][0], NULL);
+            quantize(gguf, between, ways[w][1], NULL);
+            for (size_t i = 0; i < 4; i++) {
+                char what[128];
+                const char *straight = scratch("straight"), *by_way = scratch("by-way");
+                snprintf(what, sizeof what, "%s as %s to %s", models[m], ways[w][0], types[i]);
+                quantize(gguf, straight, types[i], &again);
+                quantize(between, by_way, types[i], NULL);
+                expect_same_files(straight, by_way, what);
+            }
+        }
+    }
+}
+
+static void quantized_gguf_becomes_a_folder_only_with_leave(void **state)
+{
+    (void)state;
+    const char *types[] = {"nf4"}, *gguf = scratch("leave.gguf");
+    struct tms_quantize_options options = {.types = types, .n_types = 1};
+    struct tms_result *results;
+    struct tms_error err;
+    quantize(golden("arch/llama31"), gguf, "q8_0", NULL);
+    assert_int_equal(tms_quantize(gguf, scratch("leave"), &options, &results, NULL, NULL, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "is quantized already (q8_0)"));
+}
+
 static void quantized_folder_is_refused_as_a_source(void **state)
 {
     (void)state;
@@ -264,6 +312,8 @@ int main(void)
         cmocka_unit_test(int8_folders_equal_what_save_pretrained_wrote),
         cmocka_unit_test(nf4_file_has_the_very_bytes_of_the_library),
         cmocka_unit_test(quantized_folder_counts_the_weights_it_stands_for),
+        cmocka_unit_test(folder_from_gguf_is_that_of_the_plain_folder_between),
+        cmocka_unit_test(quantized_gguf_becomes_a_folder_only_with_leave),
         cmocka_unit_test(quantized_folder_is_refused_as_a_source),
         cmocka_unit_test(shards_hold_every_tensor_once_and_the_index_says_where),
         cmocka_unit_test(setting_a_member_keeps_order_numbers_and_layout),

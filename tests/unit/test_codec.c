@@ -14,7 +14,7 @@ static const enum tms_type encoded_types[] = {
     TMS_TQ1_0, TMS_TQ2_0, TMS_Q1_0, TMS_Q2_0, TMS_MXFP4,   TMS_NVFP4,   TMS_IQ4_NL,  TMS_IQ4_XS, TMS_IQ1_M};
 enum { N_ENCODED = sizeof encoded_types / sizeof encoded_types[0] };
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
 
 /* ---- golden files of ggml ---- */
 
@@ -271,33 +271,66 @@ static void no_values_touch_no_bytes(void **state)
 
 /* ---- any bytes ---- */
 
+/* NaNs are one; otherwise bits count. */
+static void assert_same_floats(const float *got, const float *want, size_t n, const char *what)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (isnan(got[k]) && isnan(want[k])) continue;
+        if (memcmp(&got[k], &want[k], sizeof(float)) != 0)
+            fail_msg("%s: value %zu of %zu is %a, was %a", what, k, n, (double)got[k], (double)want[k]);
+    }
+}
+
+/* Rows of one block and more, at even and odd addresses, in memory that ends where they end. */
 static void any_bytes_decode_alike_on_every_level(void **state)
 {
     (void)state;
-    enum { N = 9 * 256 };
-    uint8_t *bytes = malloc(N * 8 + 1);
-    float *want = malloc(N * sizeof *want), *got = malloc(N * sizeof *got);
+    enum { ROUNDS = 24 };
     uint64_t seed = 11;
     for (size_t row = 0; tms_codec_at(row); row++) {
         const struct tms_codec *codec = tms_codec_at(row);
         if (!codec->decode) continue;
-        size_t n_bytes = tms_codec_bytes(codec, N);
-        for (int round = 0; round < 4; round++) {
+        for (int round = 0; round < ROUNDS; round++) {
+            size_t n = (size_t)(1 + round % 9) * (codec->block_elems < 32 ? 37 : codec->block_elems);
+            size_t n_bytes = tms_codec_bytes(codec, n), odd = (size_t)round / 9 % 2;
+            uint8_t *bytes = malloc(n_bytes + odd);
+            float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
             for (size_t i = 0; i < n_bytes; i++)
-                bytes[i] = round == 0 ? 0 : round == 1 ? 0xff : (uint8_t)next_random(&seed);
+                bytes[odd + i] = round == 0 ? 0 : round == 1 ? 0xff : (uint8_t)next_random(&seed);
             for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
                 tms_cpu_force(levels[i]);
-                codec->decode(bytes, got, N);
-                if (i == 0) memcpy(want, got, N * sizeof *got);
-                for (size_t k = 0; k < N; k++) {
-                    if (isnan(got[k]) && isnan(want[k])) continue;
-                    if (memcmp(&got[k], &want[k], sizeof(float)) != 0)
-                        fail_msg("%s: value %zu is %a, was %a", codec->name, k, (double)got[k], (double)want[k]);
-                }
+                codec->decode(bytes + odd, got, n);
+                if (i == 0) memcpy(want, got, n * sizeof *got);
+                assert_same_floats(got, want, n, codec->name);
+            }
+            free(bytes), free(want), free(got);
+        }
+    }
+}
+
+/* All kinds of f16 as the first and as the last two bytes of a block: there all scales of that size lie. */
+static void any_scale_decodes_alike_on_every_level(void **state)
+{
+    (void)state;
+    enum { MOST = 256 };
+    uint64_t seed = 12;
+    for (size_t row = 0; tms_codec_at(row); row++) {
+        const struct tms_codec *codec = tms_codec_at(row);
+        if (!codec->decode || codec->block_elems < 32) continue;
+        uint8_t bytes[MOST * 8];
+        float want[MOST], got[MOST];
+        for (uint32_t half = 0; half < 0x10000; half += 97) {
+            for (size_t i = 0; i < codec->block_bytes; i++) bytes[i] = (uint8_t)next_random(&seed);
+            memcpy(bytes, &(uint16_t){(uint16_t)half}, 2);
+            memcpy(bytes + codec->block_bytes - 2, &(uint16_t){(uint16_t)half}, 2);
+            for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+                tms_cpu_force(levels[i]);
+                codec->decode(bytes, got, codec->block_elems);
+                if (i == 0) memcpy(want, got, sizeof want);
+                assert_same_floats(got, want, codec->block_elems, codec->name);
             }
         }
     }
-    free(bytes), free(want), free(got);
 }
 
 /* ---- the table ---- */
@@ -371,19 +404,23 @@ static void integers_and_booleans_decode_to_their_values(void **state)
 static void fnuz_floats_decode_to_their_definition(void **state)
 {
     (void)state;
-    for (int b = 0; b < 256; b++) {
-        uint8_t byte = (uint8_t)b;
-        float e4m3, e5m2;
-        tms_codec(TMS_F8_E4M3FNUZ)->decode(&byte, &e4m3, 1);
-        tms_codec(TMS_F8_E5M2FNUZ)->decode(&byte, &e5m2, 1);
-        if (b == 0x80) {
-            assert_true(isnan(e4m3) && isnan(e5m2));
-            continue;
+    uint8_t bytes[256];
+    float e4m3[256], e5m2[256];
+    for (int b = 0; b < 256; b++) bytes[b] = (uint8_t)b;
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        tms_cpu_force(levels[i]);
+        tms_codec(TMS_F8_E4M3FNUZ)->decode(bytes, e4m3, 256);
+        tms_codec(TMS_F8_E5M2FNUZ)->decode(bytes, e5m2, 256);
+        for (int b = 0; b < 256; b++) {
+            if (b == 0x80) {
+                assert_true(isnan(e4m3[b]) && isnan(e5m2[b]));
+                continue;
+            }
+            int e = b >> 3 & 15, m = b & 7, sign = b & 0x80 ? -1 : 1;
+            assert_true(e4m3[b] == (float)sign * ldexpf((float)(e ? 8 + m : m), (e ? e : 1) - 8 - 3));
+            e = b >> 2 & 31, m = b & 3;
+            assert_true(e5m2[b] == (float)sign * ldexpf((float)(e ? 4 + m : m), (e ? e : 1) - 16 - 2));
         }
-        int e = b >> 3 & 15, m = b & 7, sign = b & 0x80 ? -1 : 1;
-        assert_true(e4m3 == (float)sign * ldexpf((float)(e ? 8 + m : m), (e ? e : 1) - 8 - 3));
-        e = b >> 2 & 31, m = b & 3;
-        assert_true(e5m2 == (float)sign * ldexpf((float)(e ? 4 + m : m), (e ? e : 1) - 16 - 2));
     }
 }
 
@@ -398,6 +435,7 @@ int main(void)
         cmocka_unit_test(blocks_do_not_depend_on_their_neighbours),
         cmocka_unit_test(no_values_touch_no_bytes),
         cmocka_unit_test(any_bytes_decode_alike_on_every_level),
+        cmocka_unit_test(any_scale_decodes_alike_on_every_level),
         cmocka_unit_test(table_is_in_order_and_complete),
         cmocka_unit_test(names_are_found_in_any_case),
         cmocka_unit_test(byte_counts_are_exact_or_overflow),

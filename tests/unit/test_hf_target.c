@@ -321,6 +321,67 @@ static void fp8_folder_becomes_plain(void **state)
     free(config);
 }
 
+static void bitsandbytes_folder_becomes_plain(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"nf4", "fp4:b128:dq", "int8"};
+    const char *source = arch_dir("qwen2_untied"), *packed = scratch("packed");
+    char path[1200];
+    for (size_t i = 0; i < 3; i++) {
+        const char *wide = scratch("wide-again"), *narrow = scratch("narrow-again");
+        size_t n_packed = 0, n, m;
+        quantize(source, packed, types[i], NULL);
+        quantize(packed, wide, "hf:f32", NULL);
+        quantize(packed, narrow, "hf:bf16", NULL);
+        struct tms_source *from = open_source(packed), *to = open_source(wide), *half = open_source(narrow);
+        for (size_t k = 0; k < to->n_tensors; k++) {
+            const struct tms_tensor *t = &to->tensors[k], *h = tms_source_find(half, t->name),
+                                    *f = tms_source_find(from, t->name);
+            struct tms_error err;
+            void *raw = malloc(f->bytes);
+            float *x = calloc(t->n_elems, sizeof *x), *y = values_of(to, t), *z = values_of(half, h);
+            assert_int_equal(f->n_weights, t->n_elems);
+            assert_int_equal(t->n_dims, h->n_dims);
+            assert_ok(tms_source_read(from, f, 0, f->n_weights, raw, x, &err), err);
+            assert_same_bytes(y, x, t->n_elems * sizeof *x, t->name);
+            for (uint64_t j = 0; j < t->n_elems; j++)
+                if (z[j] != tms_bf16_to_f32(tms_f32_to_bf16(x[j])))
+                    fail_msg("%s: %g of %g", t->name, (double)z[j], (double)x[j]);
+            n_packed += f->packed != NULL;
+            free(raw);
+            free(x);
+            free(y);
+            free(z);
+        }
+        assert_int_equal(n_packed, 14); /* 7 linear layers in each of 2 */
+        tms_source_close(from);
+        tms_source_close(to);
+        tms_source_close(half);
+        snprintf(path, sizeof path, "%s/config.json", narrow);
+        uint8_t *got = read_whole(path, &n);
+        snprintf(path, sizeof path, "%s/config.json", source);
+        uint8_t *want = read_whole(path, &m);
+        assert_int_equal(n, m);
+        assert_same_bytes(got, want, n, "config.json");
+        free(got);
+        free(want);
+    }
+}
+
+static void packed_weight_without_its_scales_is_refused(void **state)
+{
+    (void)state;
+    char command[2600];
+    struct tms_error err;
+    const char *broken = scratch("broken");
+    quantize(arch_dir("qwen2_untied"), broken, "int8", NULL);
+    snprintf(command, sizeof command,
+             "LC_ALL=C sed -i '1s/layers.0.mlp.up_proj.SCB/layers.0.mlp.up_proj.SCX/' '%s'/model.safetensors", broken);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(try_quantize(broken, scratch("unbroken"), "hf:bf16", NULL, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "mlp.up_proj.weight': its scales (absmax and quant_map, or SCB) are missing"));
+}
+
 static void shards_of_a_restored_folder_hold_every_tensor_once(void **state)
 {
     (void)state;
@@ -397,7 +458,9 @@ static void pre_tokenizer_can_be_named_by_the_user(void **state)
     quantize(gguf, bad, "copy", &breaking);
     quantize(bad, out, "hf:bf16", &naming);
     json_t *tokenizer = json_in(out, "tokenizer.json");
-    assert_string_equal(tms_pretokenizer_name(tokenizer), "qwen2");
+    const char *name;
+    assert_true(tms_pretokenizer_name(tokenizer, &name));
+    assert_string_equal(name, "qwen2");
     json_decref(tokenizer);
 }
 
@@ -465,7 +528,8 @@ static void pre_tokenizers_made_from_a_name_have_that_name(void **state)
         tms_buf_printf(&text, "\"model\": {\"ignore_merges\": %s}}", pre.whole_words ? "true" : "false");
         json_t *json = json_loadb((const char *)text.data, text.n, 0, &problem);
         if (!json) fail_msg("%s: %s", names[i], problem.text);
-        const char *name = tms_pretokenizer_name(json);
+        const char *name;
+        assert_true(tms_pretokenizer_name(json, &name));
         assert_non_null(name);
         assert_string_equal(name, names[i]);
         json_decref(json);
@@ -507,6 +571,8 @@ int main(void)
         cmocka_unit_test(quantized_gguf_gives_a_folder_of_its_decoded_values),
         cmocka_unit_test(folder_in_another_type_keeps_its_values_and_says_its_type),
         cmocka_unit_test(fp8_folder_becomes_plain),
+        cmocka_unit_test(bitsandbytes_folder_becomes_plain),
+        cmocka_unit_test(packed_weight_without_its_scales_is_refused),
         cmocka_unit_test(shards_of_a_restored_folder_hold_every_tensor_once),
         cmocka_unit_test(preview_of_a_restored_folder_has_its_names_and_size),
         cmocka_unit_test(what_has_no_place_in_a_folder_is_refused_in_one_line),

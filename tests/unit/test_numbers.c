@@ -6,8 +6,8 @@
 #include "base/cpu.h"
 #include "base/numbers.h"
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
-enum { N_LEVELS = 3 };
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
+enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* ---- one description per format; the single functions and the rows are called alike ---- */
 

@@ -18,7 +18,7 @@ static const enum tms_type types[] = {TMS_TQ1_0, TMS_TQ2_0,  TMS_Q1_0,   TMS_Q2_
                                       TMS_NVFP4, TMS_IQ4_NL, TMS_IQ4_XS, TMS_IQ1_S, TMS_IQ1_M};
 enum { N_TYPES = sizeof types / sizeof types[0] };
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
 enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* Encodes at every level and compares; IQ1_S, which takes nothing else, with equal importances. */

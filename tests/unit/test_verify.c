@@ -245,15 +245,24 @@ static void note(void *ctx, const char *line)
     if (!first_finding[0]) snprintf(first_finding, sizeof first_finding, "%s", line);
 }
 
-static struct tms_verify_result verify(const char *file, const char *source, const char *type)
+static struct tms_verify_result verify_as(const char *file, const char *source, const char *type,
+                                          const struct tms_quantize_options *recipe)
 {
-    struct tms_verify_options options = {.recipe = {.n_threads = 3, .types = &type, .n_types = type != NULL},
-                                         .finding = note};
+    struct tms_verify_options options = {.finding = note};
     struct tms_verify_result result;
+    if (recipe) options.recipe = *recipe;
+    options.recipe.n_threads = 3;
+    options.recipe.types = &type;
+    options.recipe.n_types = type != NULL;
     struct tms_error err;
     first_finding[0] = '\0';
     assert_ok(tms_verify(file, source, &options, &result, &err), err);
     return result;
+}
+
+static struct tms_verify_result verify(const char *file, const char *source, const char *type)
+{
+    return verify_as(file, source, type, NULL);
 }
 
 static void expect_verified(const char *file, const char *source, const char *type)
@@ -291,21 +300,6 @@ static void what_quantize_wrote_is_verified(void **state)
     }
 }
 
-static void types_of_the_file_itself_are_taken_where_rules_give_others(void **state)
-{
-    (void)state;
-    char file[1100];
-    const struct tms_quantize_options pure = {.pure = true};
-    snprintf(file, sizeof file, "%s", scratch("pure.gguf"));
-    run_one(pebble(), file, "q4_k_m", &pure);
-    struct tms_verify_result r = verify(file, pebble(), NULL);
-    assert_int_equal(r.n_findings, 0);
-    assert_int_equal(r.n_other_types, 5);
-    r = verify(file, pebble(), "q4_k_m"); /* but not if a type is asked for */
-    assert_int_equal(r.n_findings, 5);
-    assert_non_null(strstr(first_finding, "is q4_k of "));
-}
-
 /* Flips a bit of byte `at` of a tensor. */
 static void flip(const char *model, const char *tensor, uint64_t at)
 {
@@ -323,6 +317,188 @@ static void flip(const char *model, const char *tensor, uint64_t at)
     fwrite(&byte, 1, 1, f);
     fclose(f);
     tms_source_close(s);
+}
+
+static void expect_same_in_every_byte(const char *file, const char *source, const char *type,
+                                      const struct tms_quantize_options *recipe)
+{
+    struct tms_verify_result r = verify_as(file, source, type, recipe);
+    if (r.n_findings) fail_msg("%s: %s", file, first_finding);
+    if (!r.identical) fail_msg("%s: is laid out in another way", file);
+    assert_int_equal(r.n_other_types, 0);
+}
+
+static void split_outputs_are_verified_in_every_byte(void **state)
+{
+    (void)state;
+    static const struct tms_quantize_options ways[] = {{.split_max_bytes = 900000}, {.split_max_tensors = 20}};
+    const struct tms_quantize_options other = {.split_max_tensors = 31}, kept = {.keep_split = true};
+    const char *bf16 = "bf16";
+    for (size_t i = 0; i < 2; i++) {
+        char source[1100], file[1100], again[1100];
+        struct tms_quantize_options convert = ways[i];
+        struct tms_result *results;
+        struct tms_error err;
+        struct tms_verify_result r;
+        convert.types = &bf16;
+        convert.n_types = 1;
+        assert_ok(tms_convert(pebble(), scratch(i ? "c1.gguf" : "c0.gguf"), &convert, &results, NULL, NULL, &err), err);
+        snprintf(source, sizeof source, "%s", results[0].path);
+        assert_true(results[0].n_files > 2);
+        tms_results_free(results, 1);
+        expect_same_in_every_byte(source, pebble(), NULL, NULL);
+        expect_same_in_every_byte(source, pebble(), NULL, &ways[i]);
+
+        struct tms_quantize_options quantize = ways[i];
+        const char *q8_0 = "q8_0";
+        quantize.types = &q8_0;
+        quantize.n_types = 1;
+        assert_ok(tms_quantize(source, scratch(i ? "q1.gguf" : "q0.gguf"), &quantize, &results, NULL, NULL, &err), err);
+        snprintf(file, sizeof file, "%s", results[0].path);
+        assert_true(results[0].n_files > 2);
+        tms_results_free(results, 1);
+        expect_same_in_every_byte(file, source, NULL, NULL);
+        expect_same_in_every_byte(file, source, "q8_0", &ways[i]);
+        r = verify_as(file, source, NULL, &other);
+        assert_int_equal(r.n_findings, 0);
+        assert_false(r.identical);
+
+        quantize = kept; /* the source's files and its order */
+        quantize.types = &q8_0;
+        quantize.n_types = 1;
+        assert_ok(tms_quantize(source, scratch(i ? "k1.gguf" : "k0.gguf"), &quantize, &results, NULL, NULL, &err), err);
+        snprintf(again, sizeof again, "%s", results[0].path);
+        tms_results_free(results, 1);
+        expect_same_in_every_byte(again, source, NULL, NULL);
+        expect_same_in_every_byte(again, source, NULL, &kept);
+    }
+}
+
+static void bit_in_the_last_file_of_a_split_is_found(void **state)
+{
+    (void)state;
+    const char *q8_0 = "q8_0";
+    const struct tms_quantize_options split = {.types = &q8_0, .n_types = 1, .split_max_tensors = 30};
+    struct tms_result *results;
+    struct tms_error err;
+    assert_ok(tms_quantize(pebble(), scratch("last.gguf"), &split, &results, NULL, NULL, &err), err);
+    flip(results[0].path, "token_embd.weight", 7);
+    struct tms_verify_result r = verify(results[0].path, pebble(), NULL);
+    assert_int_equal(r.n_findings, 1);
+    assert_string_equal(r.tensor, "token_embd.weight");
+    assert_non_null(strstr(first_finding, "of last-0000"));
+    tms_results_free(results, 1);
+}
+
+static void plain_and_sharded_folders_are_recognised(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"hf:bf16", "hf:f16", "hf:f32", "nf4:dq", "int8"};
+    const struct tms_quantize_options sharded = {.max_shard_bytes = 1000000}, other = {.max_shard_bytes = 3000000};
+    char gguf[1100], index[1300];
+    size_t n;
+    snprintf(gguf, sizeof gguf, "%s", scratch("recognised.gguf"));
+    run_one(pebble(), gguf, "bf16", NULL);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char folder[1100];
+        snprintf(folder, sizeof folder, "%s", scratch("recognised"));
+        for (int from_gguf = 0; from_gguf < 2; from_gguf++) {
+            const char *source = from_gguf ? gguf : pebble();
+            run_one(source, folder, types[i], NULL);
+            expect_verified(folder, source, types[i]);
+            run_one(source, folder, types[i], &sharded);
+            expect_same_in_every_byte(folder, source, NULL, NULL);
+            expect_same_in_every_byte(folder, source, types[i], &sharded);
+            assert_false(verify_as(folder, source, NULL, &other).identical);
+        }
+        /* the index counts among the bytes */
+        snprintf(index, sizeof index, "%s/model.safetensors.index.json", folder);
+        uint8_t *text = read_whole(index, &n);
+        text[n - 1] = ' ';
+        write_whole(index, text, n);
+        free(text);
+        struct tms_verify_result r = verify(folder, gguf, NULL);
+        assert_int_equal(r.n_findings, 0);
+        assert_false(r.identical);
+    }
+    expect_verified(pebble(), pebble(), "hf:bf16"); /* nothing to change */
+}
+
+/* Each changes the file; told again, or told by tamis.recipe, it gives the same file; else not. */
+static void every_option_of_quantize_can_be_told_to_verify(void **state)
+{
+    (void)state;
+    static const char *const kv[] = {"qwen2.context_length=int:99"}, *const types[] = {"ffn_up=q5_0"},
+                             *const entries[] = {"ffn_down"};
+    char imatrix[1100], model[1100], untied[1100], split[1100];
+    struct tms_result *results;
+    struct tms_error err;
+    const char *bf16 = "bf16";
+    const struct tms_quantize_options splitting = {.types = &bf16, .n_types = 1, .split_max_tensors = 20};
+    snprintf(imatrix, sizeof imatrix, "%s", golden("imatrix/pebble.gguf"));
+    snprintf(model, sizeof model, "%s", pebble());
+    snprintf(untied, sizeof untied, "%s", golden("arch/qwen2_untied"));
+    assert_ok(tms_convert(model, scratch("options.gguf"), &splitting, &results, NULL, NULL, &err), err);
+    snprintf(split, sizeof split, "%s", results[0].path);
+    tms_results_free(results, 1);
+    const struct {
+        const char *what, *source, *type;
+        struct tms_quantize_options options;
+    } cases[] = {
+        {"pure", model, "q4_k_m", {.pure = true}},
+        {"compat 2025", untied, "q2_k", {.rules_of_2025 = true}},
+        {"leave-output-tensor", untied, "q8_0", {.leave_output_tensor = true}},
+        {"output-tensor-type", untied, "q8_0", {.output_tensor_type = "q5_0"}},
+        {"token-embedding-type", model, "q4_k_m", {.token_embedding_type = "q5_k"}},
+        {"tensor-type", model, "q4_k_m", {.tensor_types = types, .n_tensor_types = 1}},
+        {"override-kv", model, "q8_0", {.override_kv = kv, .n_override_kv = 1}},
+        {"prune-layers", model, "q8_0", {.prune_layers = "1,3"}},
+        {"model-name", model, "q8_0", {.model_name = "Other"}},
+        {"pre", model, "q8_0", {.pre = "llama-bpe"}},
+        {"imatrix", model, "q4_k_m", {.imatrix = imatrix}},
+        {"include-weights", model, "q4_k_m", {.imatrix = imatrix, .include_weights = entries, .n_include_weights = 1}},
+        {"exclude-weights", model, "q4_k_m", {.imatrix = imatrix, .exclude_weights = entries, .n_exclude_weights = 1}},
+        {"keep-split", split, "q8_0", {.keep_split = true}},
+        {"split-max-size", model, "q8_0", {.split_max_bytes = 1500000}},
+        {"split-max-tensors", model, "q8_0", {.split_max_tensors = 50}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tms_quantize_options with = cases[i].options, only_imatrix = {.imatrix = with.imatrix};
+        char name[32], plain[1100], told[1100];
+        with.types = &cases[i].type;
+        with.n_types = 1;
+        snprintf(name, sizeof name, "option%zu.gguf", i);
+        assert_ok(tms_quantize(cases[i].source, scratch(name), &with, &results, NULL, NULL, &err), err);
+        snprintf(plain, sizeof plain, "%s", results[0].path);
+        tms_results_free(results, 1);
+        with.provenance = true;
+        snprintf(name, sizeof name, "told%zu.gguf", i);
+        assert_ok(tms_quantize(cases[i].source, scratch(name), &with, &results, NULL, NULL, &err), err);
+        snprintf(told, sizeof told, "%s", results[0].path);
+        tms_results_free(results, 1);
+        expect_same_in_every_byte(plain, cases[i].source, cases[i].type, &cases[i].options);
+        expect_same_in_every_byte(plain, cases[i].source, NULL, &cases[i].options);
+        expect_same_in_every_byte(told, cases[i].source, NULL, &only_imatrix);
+        bool taken_from_the_file = strstr(cases[i].what, "split") || strcmp(cases[i].what, "model-name") == 0;
+        if (taken_from_the_file || strcmp(cases[i].what, "imatrix") == 0) continue;
+        if (verify_as(plain, cases[i].source, cases[i].type, &only_imatrix).identical)
+            fail_msg("%s: changed nothing", cases[i].what);
+    }
+}
+
+static void types_of_the_file_itself_are_taken_where_rules_give_others(void **state)
+{
+    (void)state;
+    char file[1100];
+    const struct tms_quantize_options pure = {.pure = true};
+    snprintf(file, sizeof file, "%s", scratch("pure.gguf"));
+    run_one(pebble(), file, "q4_k_m", &pure);
+    struct tms_verify_result r = verify(file, pebble(), NULL);
+    assert_int_equal(r.n_findings, 0);
+    assert_int_equal(r.n_other_types, 5);
+    r = verify(file, pebble(), "q4_k_m"); /* but not if a type is asked for */
+    assert_int_equal(r.n_findings, 5);
+    assert_non_null(strstr(first_finding, "is q4_k of "));
 }
 
 static void one_flipped_bit_is_named_by_tensor_row_and_block(void **state)
@@ -391,7 +567,9 @@ static void file_of_another_source_is_not_verified(void **state)
     struct tms_error err;
     assert_ok(tms_verify(file, golden("arch/qwen3"), &options, &result, &err), err);
     assert_true(result.n_findings > 10);
-    assert_int_equal(tms_verify(pebble(), pebble(), &options, &result, &err), TMS_EINPUT);
+    char shard[1100];
+    snprintf(shard, sizeof shard, "%s/model.safetensors", pebble());
+    assert_int_equal(tms_verify(shard, pebble(), &options, &result, &err), TMS_EINPUT);
     assert_non_null(strstr(err.message, "is neither a GGUF file nor a folder for bitsandbytes"));
 }
 
@@ -587,6 +765,10 @@ int main(void)
         cmocka_unit_test(unknown_architecture_cannot_be_matched_with_a_folder),
         cmocka_unit_test(packed_weights_are_read_in_ranges),
         cmocka_unit_test(what_quantize_wrote_is_verified),
+        cmocka_unit_test(split_outputs_are_verified_in_every_byte),
+        cmocka_unit_test(bit_in_the_last_file_of_a_split_is_found),
+        cmocka_unit_test(plain_and_sharded_folders_are_recognised),
+        cmocka_unit_test(every_option_of_quantize_can_be_told_to_verify),
         cmocka_unit_test(types_of_the_file_itself_are_taken_where_rules_give_others),
         cmocka_unit_test(one_flipped_bit_is_named_by_tensor_row_and_block),
         cmocka_unit_test(changed_keys_and_copied_files_are_found),

@@ -7,7 +7,7 @@
 #include "base/cpu.h"
 #include "tamis/codec.h"
 
-static const enum tms_cpu levels[] = {TMS_CPU_SCALAR, TMS_CPU_AVX2, TMS_CPU_AVX512};
+static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
 enum { N_LEVELS = sizeof levels / sizeof levels[0] };
 
 /* i = 0 … until NULL: the types that take importances. */
