@@ -248,11 +248,16 @@ const struct tms_arch *tms_arch_find(const struct tms_config *config)
     return NULL;
 }
 
-const struct tms_arch *tms_arch_find_gguf(const char *name)
+const struct tms_arch *tms_arch_find_gguf(const char *name, bool has_experts, bool has_sigmoid)
 {
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
-        if (strcmp(name, archs[i].gguf) == 0) return &archs[i];
-    return NULL;
+    const struct tms_arch *found = NULL;
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        if (strcmp(name, archs[i].gguf) != 0) continue;
+        bool later = (has_experts && archs[i].bit == TMS_A_MIXTRAL) ||
+                     (has_sigmoid && strcmp(archs[i].model_type, "deepseek_v3") == 0);
+        if (!found || later) found = &archs[i];
+    }
+    return found;
 }
 
 const char *tms_arch_known(void)
@@ -387,6 +392,50 @@ uint32_t tms_arch_shape(const struct tms_config *config, const struct tms_arch_t
     shape[0] = dim_size(config, row->shape[0]);
     shape[1] = dim_size(config, row->shape[1]);
     return row->shape[1] == TMS_D_NONE ? 1 : 2;
+}
+
+bool tms_arch_is_spare(const struct tms_arch *arch, const struct tms_config *config, const char *hf_name)
+{
+    static const char before[] = "model.layers.";
+    if (arch->bit != TMS_A_DEEPSEEK || strncmp(hf_name, before, sizeof before - 1) != 0) return false;
+    const char *number = hf_name + sizeof before - 1;
+    char *end;
+    if (*number < '0' || *number > '9') return false;
+    unsigned long layer = strtoul(number, &end, 10);
+    return *end == '.' && layer >= config->n_layers;
+}
+
+static const char *const kv_parts[] = {[TMS_KV_PART_KEYS] = "blk.#.attn_k_b.weight",
+                                       [TMS_KV_PART_VALUES] = "blk.#.attn_v_b.weight"};
+
+enum tms_kv_part tms_arch_kv_part(const struct tms_arch *arch, const char *gguf_name, int *layer)
+{
+    int expert;
+    if (arch->bit != TMS_A_DEEPSEEK) return TMS_KV_PART_NONE;
+    if (matches(kv_parts[TMS_KV_PART_KEYS], gguf_name, layer, &expert)) return TMS_KV_PART_KEYS;
+    if (matches(kv_parts[TMS_KV_PART_VALUES], gguf_name, layer, &expert)) return TMS_KV_PART_VALUES;
+    return TMS_KV_PART_NONE;
+}
+
+void tms_arch_kv_name(char *out, size_t size, enum tms_kv_part part, int layer)
+{
+    tms_arch_name(out, size, kv_parts[part], layer, -1);
+}
+
+void tms_arch_kv_shape(const struct tms_config *config, enum tms_kv_part part, uint64_t shape[3])
+{
+    const struct tms_latent *l = &config->latent;
+    bool keys = part == TMS_KV_PART_KEYS;
+    shape[0] = config->n_heads;
+    shape[1] = keys ? l->kv_rank : l->value;
+    shape[2] = keys ? l->nope : l->kv_rank;
+}
+
+const struct tms_arch_tensor *tms_arch_kv_row(const struct tms_arch *arch)
+{
+    for (size_t i = 0; i < N_TENSORS; i++)
+        if ((tensors[i].archs & arch->bit) && tensors[i].transform == TMS_SPLIT_KV) return &tensors[i];
+    return NULL;
 }
 
 bool tms_arch_ignores(const char *hf_name)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#define MAX_EXPERTS 4096
 #define MAX_DIM (1u << 28) /* no layer is wider; keeps every product of two of them within 64 bits */
 
 static const struct {
@@ -245,15 +246,21 @@ static void read_gemma(struct reader *r, const json_t *text, struct tms_config *
     if (c->query_scalar <= 0) fail(r, "query_pre_attn_scalar", "is not positive");
 }
 
+bool tms_experts_fit(const struct tms_experts *e)
+{
+    return e->n && e->used && e->used <= e->n && e->n_groups && e->n % e->n_groups == 0 &&
+           e->groups_used <= e->n_groups && e->used <= e->n / e->n_groups * e->groups_used;
+}
+
 static void read_experts(struct reader *r, const json_t *text, struct tms_config *c)
 {
     struct tms_experts *e = &c->experts;
     bool deepseek = is(c, "deepseek_v2") || is(c, "deepseek_v3"), mixtral = is(c, "mixtral");
     bool qwen2 = is(c, "qwen2_moe");
     if (!deepseek && !mixtral && !qwen2 && !is(c, "qwen3_moe")) return;
-    read_count(r, text, "num_experts", 1 << 14, &e->n);
-    read_count(r, text, "num_local_experts", 1 << 14, &e->n);
-    read_count(r, text, "n_routed_experts", 1 << 14, &e->n);
+    read_count(r, text, "num_experts", MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_local_experts", MAX_EXPERTS, &e->n);
+    read_count(r, text, "n_routed_experts", MAX_EXPERTS, &e->n);
     read_count(r, text, "num_experts_per_tok", 1 << 14, &e->used);
     e->ffn = c->ffn;
     e->step = 1;
@@ -292,8 +299,7 @@ static void read_experts(struct reader *r, const json_t *text, struct tms_config
             fail(r, "topk_method", "is neither greedy nor noaux_tc");
     }
     if (r->status != TMS_OK) return;
-    if (!e->n || !e->used || e->used > e->n || e->n % e->n_groups != 0 || e->groups_used > e->n_groups ||
-        e->used > e->n / e->n_groups * e->groups_used)
+    if (!tms_experts_fit(e))
         fail(r, "num_experts_per_tok", "and the other numbers of the experts contradict each other");
 }
 
@@ -308,6 +314,7 @@ static void read_latent(struct reader *r, const json_t *text, struct tms_config 
     read_count(r, text, "v_head_dim", 1 << 16, &l->value);
     if (!l->kv_rank || !l->nope || !l->rope || !l->value)
         fail(r, "kv_lora_rank", "or another number of latent attention is missing");
+    if (l->rope % 2 != 0) fail(r, "qk_rope_head_dim", "is odd");
     c->head_dim = l->nope + l->rope;
 }
 
@@ -394,6 +401,10 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
     read_rope(&r, text, &c.rope);
+    if (is(&c, "phi3")) { /* beside the scaling, in all its files */
+        if (!c.rope.original_context) c.rope.original_context = 4096;
+        read_count(&r, text, "original_max_position_embeddings", MAX_DIM, &c.rope.original_context);
+    }
     read_window(&r, text, &c);
     read_gemma(&r, text, &c);
     read_experts(&r, text, &c);
