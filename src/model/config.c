@@ -6,7 +6,6 @@
 #include <string.h>
 #include <strings.h>
 
-#define MAX_EXPERTS 4096
 #define MAX_DIM (1u << 28) /* no layer is wider; keeps every product of two of them within 64 bits */
 
 static const struct {
@@ -137,8 +136,10 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
     }
     if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
     read_number(r, config, "rope_local_base_freq", &rope->local_theta);
+    read_count(r, config, "original_max_position_embeddings", MAX_DIM, &rope->original_context); /* Phi-3 */
     if (!scaling) return;
-    if (json_is_object(json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */
+    if (json_is_object(
+            json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */
         read_number(r, json_object_get(scaling, "sliding_attention"), "rope_theta", &rope->local_theta);
         scaling = json_object_get(scaling, "full_attention");
     }
@@ -258,10 +259,10 @@ static void read_experts(struct reader *r, const json_t *text, struct tms_config
     bool deepseek = is(c, "deepseek_v2") || is(c, "deepseek_v3"), mixtral = is(c, "mixtral");
     bool qwen2 = is(c, "qwen2_moe");
     if (!deepseek && !mixtral && !qwen2 && !is(c, "qwen3_moe")) return;
-    read_count(r, text, "num_experts", MAX_EXPERTS, &e->n);
-    read_count(r, text, "num_local_experts", MAX_EXPERTS, &e->n);
-    read_count(r, text, "n_routed_experts", MAX_EXPERTS, &e->n);
-    read_count(r, text, "num_experts_per_tok", 1 << 14, &e->used);
+    read_count(r, text, "num_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_local_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "n_routed_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_experts_per_tok", TMS_MAX_EXPERTS, &e->used);
     e->ffn = c->ffn;
     e->step = 1;
     e->scale = 1;
@@ -401,10 +402,7 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
     read_rope(&r, text, &c.rope);
-    if (is(&c, "phi3")) { /* beside the scaling, in all its files */
-        if (!c.rope.original_context) c.rope.original_context = 4096;
-        read_count(&r, text, "original_max_position_embeddings", MAX_DIM, &c.rope.original_context);
-    }
+    if (is(&c, "phi3") && !c.rope.original_context) c.rope.original_context = 4096;
     read_window(&r, text, &c);
     read_gemma(&r, text, &c);
     read_experts(&r, text, &c);

@@ -8,8 +8,7 @@
 #include "model/metadata.h"
 #include "model/restore.h"
 
-#define MAX_DIM     (1u << 28) /* as config.c */
-#define MAX_EXPERTS 4096
+#define MAX_DIM (1u << 28) /* as config.c */
 
 /* A failed read leaves its status here and all later reads do nothing. */
 struct reader {
@@ -206,8 +205,8 @@ static void read_experts(struct reader *r, struct tms_config *c)
     bool mixtral = strcmp(r->arch->model_type, "mixtral") == 0;
     uint64_t gating = 1, n_shared = 0;
     if (!deepseek && !qwen2 && !qwen3 && !mixtral) return;
-    read_count(r, "expert_count", true, MAX_EXPERTS, &e->n);
-    read_count(r, "expert_used_count", true, MAX_EXPERTS, &e->used);
+    read_count(r, "expert_count", true, TMS_MAX_EXPERTS, &e->n);
+    read_count(r, "expert_used_count", true, TMS_MAX_EXPERTS, &e->used);
     if (r->status != TMS_OK) return;
     e->step = e->n_groups = e->groups_used = 1;
     e->scale = 1;
@@ -226,8 +225,8 @@ static void read_experts(struct reader *r, struct tms_config *c)
         e->shared = n_shared * e->ffn;
         read_flag(r, "expert_weights_norm", &e->normalize);
         read_from(r, "expert_gating_func", false, 0, 2, &gating);
-        read_count(r, "expert_group_count", false, MAX_EXPERTS, &e->n_groups);
-        read_count(r, "expert_group_used_count", false, MAX_EXPERTS, &e->groups_used);
+        read_count(r, "expert_group_count", false, TMS_MAX_EXPERTS, &e->n_groups);
+        read_count(r, "expert_group_used_count", false, TMS_MAX_EXPERTS, &e->groups_used);
         e->sigmoid = gating == 2;
         e->bias = e->sigmoid;
     }
