@@ -158,6 +158,7 @@ static void put_latent(json_t **json, const struct tms_config *c)
     put_count(json, "qk_nope_head_dim", l->nope);
     put_count(json, "qk_rope_head_dim", l->rope);
     put_count(json, "v_head_dim", l->value);
+    if (is(c, "deepseek_v3")) put_count(json, "num_nextn_predict_layers", 0);
 }
 
 tms_status tms_restore_config(struct tms_made_files *files, const struct tms_source *source,
