@@ -28,17 +28,17 @@ enum tms_dim {
     TMS_D_Q,
     TMS_D_KV,
     TMS_D_HEAD,
-    TMS_D_QKV,        /* all heads of queries, keys and values */
-    TMS_D_GATE_UP,    /* twice the feed-forward width */
+    TMS_D_QKV,     /* all heads of queries, keys and values */
+    TMS_D_GATE_UP, /* twice the feed-forward width */
     TMS_D_ONE,
     TMS_D_EXPERTS,
     TMS_D_EXPERT_FFN,
     TMS_D_SHARED_FFN,
     TMS_D_Q_RANK,
     TMS_D_KV_RANK,
-    TMS_D_LATENT,     /* kv_rank + rope */
-    TMS_D_KV_HEADS,   /* heads * (nope + value) */
-    TMS_D_O,          /* heads * value */
+    TMS_D_LATENT,   /* kv_rank + rope */
+    TMS_D_KV_HEADS, /* heads * (nope + value) */
+    TMS_D_O,        /* heads * value */
 };
 
 /* When a checkpoint has a tensor. */
@@ -71,8 +71,8 @@ enum tms_arch_bit {
 };
 
 struct tms_arch_tensor {
-    const char *hf;   /* '#' stands for the layer number, '%' for that of an expert */
-    const char *gguf; /* NULL: no tensor of its own (TMS_SPLIT_KV) */
+    const char *hf;        /* '#' stands for the layer number, '%' for that of an expert */
+    const char *gguf;      /* NULL: no tensor of its own (TMS_SPLIT_KV) */
     enum tms_dim shape[2]; /* rows, columns; one dimension if the second is TMS_D_NONE */
     enum tms_transform transform;
     enum tms_when when;

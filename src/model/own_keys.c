@@ -40,7 +40,7 @@ static void put(struct tms_kvs *kvs, size_t i, const struct tms_config *said, co
     }
     case COUNT:
         if (*(const uint64_t *)a != *(const uint64_t *)b)
-            tms_kvs_set_u32(kvs, own[i].key, (uint32_t)*(const uint64_t *)b);
+            tms_kvs_set_u32(kvs, own[i].key, (uint32_t) * (const uint64_t *)b);
         break;
     case FLAG:
         if (*(const bool *)a != *(const bool *)b) tms_kvs_set_bool(kvs, own[i].key, *(const bool *)b);

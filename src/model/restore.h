@@ -39,10 +39,10 @@ struct tms_restored_tensor {
     const char *name;
     uint32_t n_dims;
     uint64_t shape[TMS_ST_MAX_DIMS]; /* slowest first */
-    bool continues;         /* another piece of the tensor before it */
-    size_t source;          /* index of the source's tensor */
-    uint64_t part, n_parts; /* part of it, of so many equal ones, that is taken; n_parts 1: all */
-    struct tms_turn turn;   /* what is done to its values */
+    bool continues;                  /* another piece of the tensor before it */
+    size_t source;                   /* index of the source's tensor */
+    uint64_t part, n_parts;          /* part of it, of so many equal ones, that is taken; n_parts 1: all */
+    struct tms_turn turn;            /* what is done to its values */
 };
 
 /* All of them, sorted by name: free *out with free; names come from the arena. TMS_EINPUT if one is missing, or has no

@@ -36,8 +36,9 @@ static json_t *factors(const float *list, uint64_t n)
     return json;
 }
 
-static json_t *rope_scaling(const struct tms_rope *rope)
+static json_t *rope_scaling(const struct tms_config *c)
 {
+    const struct tms_rope *rope = &c->rope;
     static const char *const names[] = {
         [TMS_ROPE_LINEAR] = "linear", [TMS_ROPE_YARN] = "yarn", [TMS_ROPE_LLAMA3] = "llama3"};
     json_t *scaling;
@@ -49,7 +50,8 @@ static json_t *rope_scaling(const struct tms_rope *rope)
         put_if(&scaling, "attention_factor", rope->attention_factor);
         return scaling;
     }
-    scaling = json_pack("{s:s}", "rope_type", names[rope->kind]);
+    /* the name that DeepSeek's own code knows; transformers knows both */
+    scaling = json_pack("{s:s}", c->latent.kv_rank ? "type" : "rope_type", names[rope->kind]);
     put_if(&scaling, "factor", rope->factor);
     put_if(&scaling, "low_freq_factor", rope->low_freq_factor);
     put_if(&scaling, "high_freq_factor", rope->high_freq_factor);
@@ -114,7 +116,10 @@ static void put_gemma(json_t **json, const struct tms_config *c)
     tms_restored_set(json, "hidden_act", json_string("gelu_pytorch_tanh"));
     tms_restored_set(json, "hidden_activation", json_string("gelu_pytorch_tanh"));
     if (!gemma2 && !gemma3) return;
-    put_or_null(json, "query_pre_attn_scalar", c->query_scalar);
+    if (c->query_scalar == (double)(uint64_t)c->query_scalar)
+        put_count(json, "query_pre_attn_scalar", (uint64_t)c->query_scalar);
+    else
+        put_if(json, "query_pre_attn_scalar", c->query_scalar);
     put_or_null(json, "attn_logit_softcapping", c->attention_cap);
     put_or_null(json, "final_logit_softcapping", c->logit_cap);
     if (gemma3) put_if(json, "rope_local_base_freq", c->rope.local_theta);
@@ -172,11 +177,12 @@ tms_status tms_restore_config(struct tms_made_files *files, const struct tms_sou
         "intermediate_size", (json_int_t)c->ffn, "num_hidden_layers", (json_int_t)c->n_layers, "num_attention_heads",
         (json_int_t)c->n_heads, "num_key_value_heads", (json_int_t)c->n_kv_heads, "vocab_size", (json_int_t)c->vocab,
         "max_position_embeddings", (json_int_t)c->context, "rms_norm_eps", c->rms_eps, "rope_theta", c->rope.theta,
-        "rope_scaling", rope_scaling(&c->rope), "tie_word_embeddings", c->tied, "torch_dtype",
+        "rope_scaling", rope_scaling(c), "tie_word_embeddings", c->tied, "torch_dtype",
         tms_torch_dtype_name(options->dtype), "bos_token_id", id_or_null(source, "bos"), "eos_token_id",
         id_or_null(source, "eos"), "pad_token_id", id_or_null(source, "padding"));
     if (c->has_head_dim) put_count(&json, "head_dim", c->head_dim);
-    bool no_bias = source->arch->qkv_bias || is(c, "mistral") || is(c, "mixtral") || is(c, "phi3"); /* nothing to tell */
+    bool no_bias =
+        source->arch->qkv_bias || is(c, "mistral") || is(c, "mixtral") || is(c, "phi3"); /* nothing to tell */
     if (!no_bias) tms_restored_set(&json, "attention_bias", json_boolean(c->attention_bias));
     if (is(c, "llama")) tms_restored_set(&json, "mlp_bias", json_boolean(c->mlp_bias));
     if (is(c, "phi3")) put_count(&json, "original_max_position_embeddings", c->rope.original_context);

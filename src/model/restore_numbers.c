@@ -1,5 +1,5 @@
-/* The numbers of a model from the keys (and a few tensors) of a GGUF file. See restore.h; the keys are those of metadata.c.
- * What is not said gets the value that llama.cpp takes then; our own keys (own_keys.c) come last. */
+/* The numbers of a model from the keys (and a few tensors) of a GGUF file. See restore.h; the keys are those of
+ * metadata.c. What is not said gets the value that llama.cpp takes then; our own keys (own_keys.c) come last. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -359,8 +359,8 @@ static tms_status read_table(const struct tms_source *s, const char *name, uint6
     *out = NULL;
     if (!tensor) return TMS_OK;
     if (tensor->type != TMS_F32 || tensor->n_elems != n)
-        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is not F32 [%llu], half a head",
-                        s->files[tensor->file]->path, name, (unsigned long long)n);
+        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is not F32 [%llu], half a head", s->files[tensor->file]->path,
+                        name, (unsigned long long)n);
     float *raw = tms_calloc(n, sizeof *raw), *table = tms_calloc(n, sizeof *table);
     tms_status status = raw && table ? tms_source_read(s, tensor, 0, n, raw, table, err) : tms_fail_memory(err, n * 8);
     free(raw);
@@ -398,11 +398,15 @@ static tms_status restore_longrope(struct tms_config *c, const struct tms_source
     static const char *const names[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
     float *const lists[] = {c->rope.short_factors, c->rope.long_factors};
     uint64_t half = tms_config_rope_dim(c) / 2, n = 0;
+    const char *missing = NULL;
     for (size_t i = 0; i < 2; i++) {
         float *table;
         tms_status status = read_table(s, names[i], half, &table, err);
         if (status != TMS_OK) return status;
-        if (!table) continue;
+        if (!table) {
+            missing = names[i];
+            continue;
+        }
         bool ok = half <= TMS_MAX_LONGROPE;
         for (uint64_t k = 0; k < half && ok; k++) {
             lists[i][k] = table[k];
@@ -413,10 +417,10 @@ static tms_status restore_longrope(struct tms_config *c, const struct tms_source
         if (!ok)
             return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' holds no factors of a rope scaling", s->path, names[i]);
     }
-    if (n == 0) return TMS_OK;
-    if (n != 2 || c->rope.kind != TMS_ROPE_DEFAULT)
-        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' or '%s' is missing, or another rope scaling is named", s->path,
-                        names[0], names[1]);
+    if (n == 0 && strcmp(c->rope.name, "longrope") != 0) return TMS_OK;
+    if (missing) return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' of its rope scaling is missing", s->path, missing);
+    if (c->rope.kind != TMS_ROPE_DEFAULT)
+        return tms_fail(err, TMS_EINPUT, "%s: has tensor '%s' and another rope scaling", s->path, names[0]);
     c->rope.kind = TMS_ROPE_LONGROPE;
     c->rope.n_factors = half;
     snprintf(c->rope.name, sizeof c->rope.name, "longrope");
@@ -440,8 +444,8 @@ tms_status tms_restore_numbers(struct tms_config *out, const struct tms_source *
     tms_status status = tms_restore_keys(&c, r.kvs, arch, source->path, err);
     if (status == TMS_OK && !embedding)
         status = tms_fail(err, TMS_EINPUT, "%s: tensor 'token_embd.weight' is missing", source->path);
-    if (status == TMS_OK) status = restore_llama3(&c, source, err);
     if (status == TMS_OK) status = restore_longrope(&c, source, err);
+    if (status == TMS_OK) status = restore_llama3(&c, source, err);
     if (status != TMS_OK || !embedding) return status;
     c.dtype = options->dtype;
     c.vocab = embedding->rows;

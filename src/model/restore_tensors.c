@@ -130,8 +130,7 @@ static tms_status require_all(const struct restoring *r)
     while (tms_arch_next(&step, s->arch, r->config)) {
         char names[2][128] = {"", ""};
         if (step.expert > 0) continue; /* all are in one tensor */
-        if (step.row->gguf)
-            tms_arch_name(names[0], sizeof names[0], step.row->gguf, step.layer, step.expert);
+        if (step.row->gguf) tms_arch_name(names[0], sizeof names[0], step.row->gguf, step.layer, step.expert);
         for (enum tms_kv_part part = TMS_KV_PART_KEYS; part <= TMS_KV_PART_VALUES && !step.row->gguf; part++)
             tms_arch_kv_name(names[part - TMS_KV_PART_KEYS], sizeof names[0], part, step.layer);
         for (size_t i = 0; i < 2; i++)

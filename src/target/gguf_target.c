@@ -60,9 +60,8 @@ static tms_status plan_rope_tables(struct plan *p)
         tms_rope_freqs(config, freqs);
     } else if (rope->kind == TMS_ROPE_LONGROPE) {
         if (rope->n_factors != half)
-            return tms_fail(p->err, TMS_EINPUT,
-                            "%s/config.json: rope scaling has %llu factors, half a head is %llu", p->t->source->path,
-                            (unsigned long long)rope->n_factors, (unsigned long long)half);
+            return tms_fail(p->err, TMS_EINPUT, "%s/config.json: rope scaling has %llu factors, half a head is %llu",
+                            p->t->source->path, (unsigned long long)rope->n_factors, (unsigned long long)half);
         if (!plan_table(p, "rope_factors_long.weight", half, &factors[0]) ||
             !plan_table(p, "rope_factors_short.weight", half, &factors[1]))
             return tms_fail_memory(p->err, half * 8);
@@ -126,12 +125,12 @@ static tms_status plan_kv(struct plan *p, size_t index, int layer)
         char name[128];
         tms_arch_kv_name(name, sizeof name, part, layer);
         struct planned *to = &p->tensors[p->n++];
-        *to = (struct planned){.n_parts = 1,
-                               .source = index,
-                               .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
-                               .turn = tms_turn_latent(
-                                   part == TMS_KV_PART_KEYS ? TMS_TURN_KEYS : TMS_TURN_VALUES, &s->config.latent),
-                               .n_dims = 3};
+        *to = (struct planned){
+            .n_parts = 1,
+            .source = index,
+            .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
+            .turn = tms_turn_latent(part == TMS_KV_PART_KEYS ? TMS_TURN_KEYS : TMS_TURN_VALUES, &s->config.latent),
+            .n_dims = 3};
         if (!to->name) return tms_fail_memory(p->err, sizeof name);
         tms_arch_kv_shape(&s->config, part, to->shape);
     }
@@ -223,8 +222,7 @@ static tms_status require_all(const struct plan *p)
     while (tms_arch_next(&step, s->arch, &s->config)) {
         char name[128];
         tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
-        if (!tms_source_find(s, name))
-            return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
+        if (!tms_source_find(s, name)) return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
     }
     return TMS_OK;
 }
@@ -245,8 +243,8 @@ static tms_status plan_hf(struct plan *p)
         return tms_fail(p->err, TMS_EINPUT, "%s/config.json: lacks numbers that give the shape of a decoder", s->path);
     const json_t *part = json_object_get(s->config_json, "partial_rotary_factor");
     if (part && !json_is_null(part) && json_number_value(part) != 1)
-        return tms_fail(p->err, TMS_EINPUT, "%s/config.json: \"partial_rotary_factor\" is not 1, the only one supported",
-                        s->path);
+        return tms_fail(p->err, TMS_EINPUT,
+                        "%s/config.json: \"partial_rotary_factor\" is not 1, the only one supported", s->path);
     tms_status status = require_all(p);
     p->stacks = tms_calloc(s->config.n_layers, sizeof *p->stacks);
     if (!p->stacks) status = tms_fail_memory(p->err, s->config.n_layers * sizeof *p->stacks);
@@ -280,8 +278,8 @@ static void assign_converter_types(struct plan *p, enum tms_type type)
 {
     for (size_t i = 0; i < p->n; i++) {
         struct planned *to = &p->tensors[i];
-        bool matrix = to->n_dims >= 2 && tms_ends_with(to->name, ".weight") && !tms_ends_with(to->name, "_norm.weight") &&
-                      !strstr(to->name, ".ffn_gate_inp");
+        bool matrix = to->n_dims >= 2 && tms_ends_with(to->name, ".weight") &&
+                      !tms_ends_with(to->name, "_norm.weight") && !strstr(to->name, ".ffn_gate_inp");
         to->type = matrix && !to->contents ? type : TMS_F32;
         if (to->shape[to->n_dims - 1] % tms_codec(to->type)->block_elems != 0) {
             to->type = TMS_F16;
@@ -626,8 +624,7 @@ static tms_status add_part(struct plan *p, const struct planned *from, size_t pa
     if (!same && !codec->encode && !weights && !p->options->preview)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' would get type %s, which tamis cannot write yet",
                         t->source->path, source->name, codec->name);
-    struct tms_route *route =
-        tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, out_index);
+    struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, out_index);
     if (!route) return tms_fail_memory(p->err, sizeof *route);
     route->codec = codec;
     route->weights = weights;
@@ -655,10 +652,9 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     bool as_it_is = from->n_parts == 1 && t->source->tensors[from->source].type == from->type &&
                     from->turn.kind == TMS_TURN_NONE && t->source->tensors[from->source].scale == TMS_NO_SCALE;
     if (p->options->imatrix && !as_it_is) {
-        tms_status status =
-            tms_imatrix_values(p->options->imatrix, from->old_name ? from->old_name : from->name,
-                               from->n_dims ? from->shape[from->n_dims - 1] : 1,
-                               from->n_dims > 2 ? from->shape[from->n_dims - 3] : 1, &weights, p->err);
+        tms_status status = tms_imatrix_values(p->options->imatrix, from->old_name ? from->old_name : from->name,
+                                               from->n_dims ? from->shape[from->n_dims - 1] : 1,
+                                               from->n_dims > 2 ? from->shape[from->n_dims - 3] : 1, &weights, p->err);
         if (status != TMS_OK) return status;
         if (!weights && needs_weights)
             return tms_fail(p->err, TMS_EINPUT, "%s: has no weights for tensor '%s', and %s needs them",

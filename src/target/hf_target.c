@@ -28,8 +28,8 @@ static tms_status add_route(struct plan *p, const struct tms_restored_tensor *fr
 {
     struct tms_target *t = p->t;
     const struct tms_tensor *tensor = &t->source->tensors[from->source];
-    bool same = tensor->type == type && tensor->scale == TMS_NO_SCALE && !tensor->packed &&
-                from->turn.kind == TMS_TURN_NONE;
+    bool same =
+        tensor->type == type && tensor->scale == TMS_NO_SCALE && !tensor->packed && from->turn.kind == TMS_TURN_NONE;
     if (!from->continues && !tms_target_add_out(t, from->name, type, from->n_dims, from->shape))
         return tms_fail_memory(p->err, 0);
     struct tms_route *route =
@@ -123,7 +123,7 @@ static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *conf
     for (size_t i = 0; i < n && status == TMS_OK; i++)
         status = add_route(p, &tensors[i],
                            stays_f32(tensors[i].name, t->source->tensors[tensors[i].source].type) ? TMS_F32
-                                                                                              : t->spec.float_type);
+                                                                                                  : t->spec.float_type);
     free(tensors);
     return status;
 }

@@ -337,8 +337,8 @@ static tms_status write_units(struct run *r, const struct use *use, const uint8_
     return status;
 }
 
-static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
-                         double norm, struct scratch *s, struct outcome *o, struct tms_error *err)
+static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use, double norm,
+                         struct scratch *s, struct outcome *o, struct tms_error *err)
 {
     const struct tms_tensor *t = w->tensor;
     const struct tms_route *route = use->route;
