@@ -27,7 +27,8 @@ static bool is_weight(const struct side *side, const struct tms_tensor *t)
 static void common_name(const struct side *side, const struct tms_tensor *t, char *out, size_t size)
 {
     int layer;
-    const struct tms_arch_tensor *row = side->translate ? tms_arch_explain_gguf(side->source->arch, t->name, &layer) : NULL;
+    const struct tms_arch_tensor *row =
+        side->translate ? tms_arch_explain_gguf(side->source->arch, t->name, &layer) : NULL;
     if (row)
         tms_arch_name(out, size, row->hf, layer, -1);
     else
