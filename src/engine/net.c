@@ -302,7 +302,7 @@ static tms_status refuse_unknown(const struct tms_net *net, struct tms_error *er
         if (t->is_scale || tms_arch_ignores(t->name) || strncmp(t->name, "rope_f", 6) == 0) continue;
         const struct tms_arch_tensor *row = gguf ? tms_arch_explain_gguf(s->arch, t->name, &layer)
                                                  : tms_arch_explain(s->arch, t->name, &layer, &expert);
-        if (layer >= 0 && (uint64_t)layer >= net->config.n_layers) continue;
+        if (tms_arch_layer_of(t->name) >= (int)net->config.n_layers) continue;
         if (row && (row->when == TMS_UNTIED || tms_arch_has(s->arch, &net->config, row, layer))) continue;
         if (gguf && net->config.latent.kv_rank &&
             (strstr(t->name, ".attn_k_b.weight") || strstr(t->name, ".attn_v_b.weight")))

@@ -296,6 +296,18 @@ const struct tms_arch_tensor *tms_arch_explain_gguf(const struct tms_arch *arch,
     return NULL;
 }
 
+int tms_arch_layer_of(const char *name)
+{
+    static const char *const beginnings[] = {"model.layers.", "blk."};
+    for (size_t i = 0; i < 2; i++) {
+        size_t n = strlen(beginnings[i]);
+        if (strncmp(name, beginnings[i], n) != 0 || name[n] < '0' || name[n] > '9') continue;
+        long layer = strtol(name + n, NULL, 10);
+        return layer < 1 << 20 ? (int)layer : -1;
+    }
+    return -1;
+}
+
 void tms_arch_name(char *out, size_t size, const char *pattern, int layer, int expert)
 {
     size_t n = 0;

@@ -102,6 +102,8 @@ const char *tms_arch_known(void);
 const struct tms_arch_tensor *tms_arch_explain(const struct tms_arch *arch, const char *hf_name, int *layer,
                                                int *expert);
 const struct tms_arch_tensor *tms_arch_explain_gguf(const struct tms_arch *arch, const char *gguf_name, int *layer);
+/* The layer whose part a tensor is by its name, known or not; -1: none. */
+int tms_arch_layer_of(const char *name);
 /* Writes a name with '#' and '%' replaced. */
 void tms_arch_name(char *out, size_t size, const char *pattern, int layer, int expert);
 

@@ -136,6 +136,7 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
     }
     if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
     read_number(r, config, "rope_local_base_freq", &rope->local_theta);
+    read_count(r, config, "original_max_position_embeddings", MAX_DIM, &rope->original_context); /* Phi-3 */
     if (!scaling) return;
     if (json_is_object(
             json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */

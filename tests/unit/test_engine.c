@@ -99,7 +99,7 @@ static void step_by_step(struct outcome *o, struct runner *r, const struct way *
               err);
     for (size_t first = 0; first < o->n; first += way->step) {
         size_t count = o->n - first < way->step ? o->n - first : way->step;
-        const struct tms_batch batch = {.n_seqs = 1, .n = count, .start = first};
+        const struct tms_batch batch = {.n_seqs = 1, .n = count, .start = first, .length = o->n};
         assert_ok(tms_net_embed(r->net, ids + first, count, hidden, &err), err);
         assert_ok(tms_net_layers(r->net, 0, o->n_layers, &batch, cache, hidden, &err), err);
         assert_ok(tms_net_logits(r->net, hidden, count, o->logits + first * o->vocab, &err), err);
@@ -187,8 +187,10 @@ static const char *folder(const char *arch)
     return golden(name);
 }
 
-static const char *const archs[] = {"llama31",      "llama2",        "llama_bias", "mistral",   "qwen2_tied",
-                                    "qwen2_untied", "qwen2_sharded", "qwen3",      "qwen3_yarn"};
+static const char *const archs[] = {"llama31",      "llama2",        "llama_bias",  "mistral",     "qwen2_tied",
+                                    "qwen2_untied", "qwen2_sharded", "qwen3",       "qwen3_yarn",  "mixtral",
+                                    "qwen2_moe",    "qwen3_moe",     "gemma",       "gemma2",      "gemma3_text",
+                                    "phi3",         "phi3_longrope", "deepseek_v2", "deepseek_v3", "deepseek_v3_fp8"};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 static void folders_give_the_logits_of_transformers(void **state)
@@ -236,14 +238,121 @@ static void converted_files_give_the_same_logits(void **state)
 static void hidden_states_agree_layer_by_layer(void **state)
 {
     (void)state;
-    struct expected e = expect("llama31");
-    struct outcome o = run(folder("llama31"), e.ids, e.n, (struct way){.n_threads = 1});
-    assert_non_null(e.states);
-    for (size_t layer = 0; layer <= o.n_layers; layer++) {
-        size_t n = o.n * o.hidden;
-        double d = distance(o.states + layer * n, e.states + layer * n, n);
-        if (!(d <= 1e-5)) fail_msg("hidden state %zu: %g of the range", layer, d);
+    const char *const models[] = {"llama31", "deepseek_v3"};
+    for (size_t i = 0; i < 2; i++) {
+        struct expected e = expect(models[i]);
+        struct outcome o = run(folder(models[i]), e.ids, e.n, (struct way){.n_threads = 1});
+        assert_non_null(e.states);
+        for (size_t layer = 0; layer <= o.n_layers; layer++) {
+            size_t n = o.n * o.hidden;
+            double d = distance(o.states + layer * n, e.states + layer * n, n);
+            if (!(d <= 1e-5)) fail_msg("%s: hidden state %zu: %g of the range", models[i], layer, d);
+        }
+        free_outcome(&o);
+        free_expected(&e);
     }
+}
+
+/* Whom the routers chose, in the order of passes: scores [n_experts] and (expert, weight) [used] of each token. */
+struct routes {
+    const struct tms_safetensors *golden;
+    size_t n_seen; /* layers */
+    double worst;
+};
+
+static void *read_golden(const struct tms_safetensors *st, const char *what, uint64_t layer, size_t n)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s.%llu", what, (unsigned long long)layer);
+    const struct tms_st_tensor *t = tms_safetensors_find(st, name);
+    if (!t || t->n_elems != n) fail_msg("%s", name);
+    void *values = calloc(n, 4);
+    assert_ok(tms_file_read(&st->file, values, t->bytes, t->offset, &err), err);
+    return values;
+}
+
+static void compare_routes(void *ctx, const struct tms_routing *r)
+{
+    struct routes *seen = ctx;
+    const struct tms_st_tensor *t;
+    char name[64];
+    snprintf(name, sizeof name, "router_logits.%llu", (unsigned long long)r->layer);
+    t = tms_safetensors_find(seen->golden, name);
+    size_t n_experts = t->shape[1];
+    float *scores = read_golden(seen->golden, "router_logits", r->layer, r->n * n_experts);
+    float *weights = read_golden(seen->golden, "expert_weights", r->layer, r->n * r->used);
+    int32_t *experts = read_golden(seen->golden, "experts", r->layer, r->n * r->used);
+    for (size_t i = 0; i < r->n; i++) {
+        double d = distance(r->scores + i * r->stride, scores + i * n_experts, n_experts);
+        if (d > seen->worst) seen->worst = d;
+        for (size_t k = 0; k < r->used; k++) {
+            size_t at = i * r->used + k;
+            if (r->experts[at] != experts[at] || fabs((double)r->weights[at] - (double)weights[at]) > 1e-5)
+                fail_msg("layer %llu, token %zu: expert %d with %g, not %d with %g", (unsigned long long)r->layer, i,
+                         (int)r->experts[at], (double)r->weights[at], (int)experts[at], (double)weights[at]);
+        }
+    }
+    seen->n_seen++;
+    free(scores);
+    free(weights);
+    free(experts);
+}
+
+static void routers_choose_the_experts_of_transformers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t layers; /* with experts */
+    } models[] = {{"mixtral", 2}, {"qwen2_moe", 2}, {"qwen3_moe", 2}, {"deepseek_v2", 2}, {"deepseek_v3", 2}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        struct runner r;
+        struct routes routes = {0};
+        struct tms_safetensors *st = NULL;
+        struct tms_cache *cache = NULL;
+        char name[128];
+        struct expected e = expect(models[i].name);
+        snprintf(name, sizeof name, "arch/%s/golden.safetensors", models[i].name);
+        assert_ok(tms_safetensors_open(&st, golden(name), &err), err);
+        routes.golden = st;
+        open_runner(&r, folder(models[i].name), &(struct way){.n_threads = 2});
+        tms_net_watch_routing(r.net, compare_routes, &routes);
+        float *hidden = calloc(e.n * r.info.stride, sizeof *hidden);
+        const struct tms_batch batch = {.n_seqs = 1, .n = e.n};
+        assert_ok(
+            tms_cache_create(&cache, TMS_F32, 1, 1, r.info.n_kv_heads, e.n, r.info.key_dim, r.info.value_dim, &err),
+            err);
+        assert_ok(tms_net_embed(r.net, e.ids, e.n, hidden, &err), err);
+        assert_ok(tms_net_layers(r.net, 0, r.info.n_layers, &batch, cache, hidden, &err), err);
+        print_message("%s: router scores within %.1e of their range\n", models[i].name, routes.worst);
+        assert_int_equal(routes.n_seen, models[i].layers);
+        assert_true(routes.worst < 1e-5);
+        tms_cache_free(cache);
+        tms_safetensors_close(st);
+        close_runner(&r);
+        free(hidden);
+        free_expected(&e);
+    }
+}
+
+/* Longrope: what stays within the original context turns otherwise than what does not. */
+static void short_texts_turn_by_the_short_factors(void **state)
+{
+    (void)state;
+    struct expected e = expect("phi3_longrope");
+    struct tms_safetensors *st = NULL;
+    assert_ok(tms_safetensors_open(&st, golden("arch/phi3_longrope/golden.safetensors"), &err), err);
+    const struct tms_st_tensor *t = tms_safetensors_find(st, "short.input_ids");
+    int64_t wide[96];
+    int32_t ids[96];
+    assert_true(t->n_elems < 96);
+    assert_ok(tms_file_read(&st->file, wide, t->bytes, t->offset, &err), err);
+    for (size_t i = 0; i < t->n_elems; i++) ids[i] = (int32_t)wide[i];
+    float *want = floats(st, "short.logits");
+    struct outcome o = run(folder("phi3_longrope"), ids, t->n_elems, (struct way){.n_threads = 1});
+    assert_true(distance(o.logits, want, t->n_elems * e.vocab) <= 1e-5);
+    free(want);
+    tms_safetensors_close(st);
     free_outcome(&o);
     free_expected(&e);
 }
@@ -597,6 +706,8 @@ int main(void)
         cmocka_unit_test(folders_give_the_logits_of_transformers),
         cmocka_unit_test(converted_files_give_the_same_logits),
         cmocka_unit_test(hidden_states_agree_layer_by_layer),
+        cmocka_unit_test(routers_choose_the_experts_of_transformers),
+        cmocka_unit_test(short_texts_turn_by_the_short_factors),
         cmocka_unit_test(every_way_gives_the_same_bits),
         cmocka_unit_test(every_cpu_gives_the_same_bits),
         cmocka_unit_test(several_sequences_are_as_each_alone),
