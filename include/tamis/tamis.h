@@ -324,7 +324,10 @@ struct tms_session;
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
-    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16" */
+    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
+                         * "q4_0", "c8"; the manual says what they are */
+    uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
+                                           * seen from each token, are kept in f16 */
     bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
                          * the pass reaches 6.0; results then depend on how tokens are cut into passes */
     tms_line_fn warning;
@@ -342,6 +345,7 @@ struct tms_session_info {
     uint64_t n_vocab, n_layers, hidden;
     uint64_t weight_bytes; /* as stored */
     uint64_t cache_bytes;  /* if the whole context is used */
+    uint64_t cache_now_bytes;
 };
 void tms_session_describe(const struct tms_session *session, struct tms_session_info *info);
 
@@ -499,7 +503,8 @@ struct tms_eval_options {
     uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
     uint64_t n_chunks;   /* at most so many windows; 0: all */
     bool no_bos;         /* no BOS, whatever the vocabulary says */
-    const char *cache;   /* type of keys and values: "f32" (NULL is this) or "f16" */
+    const char *cache;   /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
+    uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */
@@ -515,6 +520,7 @@ struct tms_eval_result {
     size_t n_predicted;     /* tokens that the figures are about */
     bool bos;               /* windows (style "full": the text) begin with BOS */
     bool weights_alone;     /* activations and cache were f32: what differs from the base comes from the weights */
+    uint64_t cache_bytes;   /* that the model needs for one window */
     bool by_layer;          /* did not fit into options.ram at once */
     uint64_t planned_bytes; /* with options.ram: memory that the plan counts with */
     double seconds;         /* all of it */
@@ -555,6 +561,7 @@ struct tms_tasks_result {
     struct tms_estimate base_accuracy, base_accuracy_normalized;
     struct tms_estimate same_answer; /* share of questions where both choose the same */
     bool weights_alone, by_layer;
+    uint64_t cache_bytes; /* that the model needs for the longest question with a choice */
     uint64_t planned_bytes;
     double seconds;
 };

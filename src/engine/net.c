@@ -487,6 +487,7 @@ void tms_net_describe(const struct tms_net *net, struct tms_net_info *info)
                                   .n_kv_heads = c->latent.kv_rank ? 1 : c->n_kv_heads,
                                   .key_dim = c->latent.kv_rank ? c->latent.kv_rank + c->latent.rope : c->head_dim,
                                   .value_dim = c->latent.kv_rank ? c->latent.kv_rank : c->head_dim,
+                                  .latent = c->latent.kv_rank != 0,
                                   .n_experts = c->experts.n,
                                   .n_experts_used = c->experts.used,
                                   .turns_again = c->rope.kind != TMS_ROPE_LONGROPE ? UINT64_MAX

@@ -78,6 +78,7 @@ struct tms_net_options {
 struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
     uint64_t n_kv_heads, key_dim, value_dim; /* of the cache */
+    bool latent;                             /* of the cache: values are the beginnings of their keys */
     uint64_t n_experts, n_experts_used;      /* 0: no mixture */
     uint64_t turns_again; /* beyond so many positions all of them turn otherwise (longrope); UINT64_MAX: never */
     size_t
@@ -100,6 +101,20 @@ bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear 
 /* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
  * from it, another one for models of other training. */
 uint64_t tms_net_fingerprint(const struct tms_net *net);
+
+/* A cache for passes of at most `pass` tokens. n_layers: all, or 1 to serve them in turn. */
+static inline struct tms_cache_shape tms_net_cache(const struct tms_net_info *info, uint64_t n_layers, size_t n_seqs,
+                                                   size_t capacity, size_t pass)
+{
+    return (struct tms_cache_shape){.n_layers = (size_t)n_layers,
+                                    .n_seqs = n_seqs,
+                                    .n_heads = (size_t)info->n_kv_heads,
+                                    .capacity = capacity,
+                                    .key_dim = (size_t)info->key_dim,
+                                    .value_dim = (size_t)info->value_dim,
+                                    .latent = info->latent,
+                                    .pass = pass};
+}
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);

@@ -120,7 +120,7 @@ tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_
 tms_status tms_pass_tell(const struct tms_pass *p, enum tms_linear linear, int expert, const float *x, size_t stride,
                          size_t n, uint64_t cols, struct tms_error *err);
 /* Puts a token's key and value into the cache. */
-void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, const float *key, const float *value);
+void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, float *key, float *value);
 /* Runs fn for each token of the pass, by all threads. */
 typedef void (*tms_row_fn)(const struct tms_pass *p, size_t row);
 tms_status tms_pass_rows(const struct tms_pass *p, tms_row_fn fn, struct tms_error *err);

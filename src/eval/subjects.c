@@ -17,8 +17,11 @@ tms_status tms_subjects_open(struct tms_subjects *s, const char *model, const st
     s->paths[0] = model;
     s->paths[1] = options->base;
     s->n_models = options->base ? 2 : 1;
-    tms_status status = tms_cache_type(options->cache ? options->cache : "f32", &s->cache, err);
-    s->weights_alone = s->cache == TMS_F32 && options->int8_outlier == 0;
+    s->caches[0].keep_first = (size_t)options->cache_keep_first;
+    s->caches[0].keep_last = (size_t)options->cache_keep_last;
+    tms_status status = tms_cache_type("f32", &s->caches[1].type, err);
+    if (status == TMS_OK) status = tms_cache_type(options->cache ? options->cache : "f32", &s->caches[0].type, err);
+    s->weights_alone = status == TMS_OK && s->caches[0].type == s->caches[1].type && options->int8_outlier == 0;
     for (size_t m = 0; m < s->n_models && status == TMS_OK; m++) {
         status = tms_source_open(&s->sources[m], s->paths[m], NULL, NULL, err);
         if (status == TMS_OK && s->sources[m]->kind == TMS_SOURCE_CONFIG)
@@ -112,7 +115,7 @@ static tms_status open_nets(struct tms_subjects *s, struct tms_error *err)
 }
 
 /* The engine would find ids out of range only when it gets to them. */
-static tms_status check_sequences(const struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
+static tms_status check_sequences(struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
                                   size_t n, struct tms_error *err)
 {
     struct tms_net_info info;
@@ -134,7 +137,10 @@ static tms_status check_sequences(const struct tms_subjects *s, const char *name
                         (unsigned long long)info.context, name, longest);
         s->options->warning(s->options->warning_ctx, line.message);
     }
-    return TMS_OK;
+    tms_net_describe(s->nets[0], &info);
+    const struct tms_cache_shape shape = tms_net_cache(&info, info.n_layers, 1, longest, 1);
+    s->cache_bytes = tms_cache_bytes(&s->caches[0], &shape);
+    return tms_cache_check(&s->caches[0], &shape, s->paths[0], err);
 }
 
 tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
@@ -152,7 +158,7 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
                             .n_nets = s->n_models,
                             .nets = {s->nets[0], s->nets[1]},
                             .names = {s->paths[0], s->paths[1]},
-                            .cache = s->cache,
+                            .caches = {s->caches[0], s->caches[1]},
                             .n_sequences = n_sequences,
                             .sequences = sequences,
                             .sequence_name = name,
