@@ -91,8 +91,7 @@ static tms_status read_config(struct tms_net *net, struct tms_error *err)
     if (s->kind == TMS_SOURCE_GGUF) {
         struct tms_restore_options options = {.dtype = TMS_F32};
         tms_status status = tms_restore_numbers(&net->config, s, &options, err);
-        net->pairs =
-            s->arch->permutes || net->config.latent.kv_rank ? TMS_ROPE_NEIGHBOURS : TMS_ROPE_HALVES;
+        net->pairs = s->arch->permutes || net->config.latent.kv_rank ? TMS_ROPE_NEIGHBOURS : TMS_ROPE_HALVES;
         return status;
     }
     net->config = s->config;
@@ -253,10 +252,10 @@ static tms_status take_tensor(struct tms_net *net, const struct tms_arch_step *s
         case LINEAR: return tms_weight_init(&to->linear[which], net->source, t, err);
         case EXPERT: return take_expert(net, to, t, which, step->expert, shape[0], stacked, err);
         case FUSED_QKV:
-            return take_fused(net, to, t, (const enum tms_linear[]){TMS_LINEAR_Q, TMS_LINEAR_K, TMS_LINEAR_V},
-                              (const uint64_t[]){c->n_heads * c->head_dim, c->n_kv_heads * c->head_dim,
-                                                 c->n_kv_heads * c->head_dim},
-                              3, err);
+            return take_fused(
+                net, to, t, (const enum tms_linear[]){TMS_LINEAR_Q, TMS_LINEAR_K, TMS_LINEAR_V},
+                (const uint64_t[]){c->n_heads * c->head_dim, c->n_kv_heads * c->head_dim, c->n_kv_heads * c->head_dim},
+                3, err);
         case FUSED_GATE_UP:
             return take_fused(net, to, t, (const enum tms_linear[]){TMS_LINEAR_GATE, TMS_LINEAR_UP},
                               (const uint64_t[]){c->ffn, c->ffn}, 2, err);
@@ -301,8 +300,8 @@ static tms_status refuse_unknown(const struct tms_net *net, struct tms_error *er
         int layer = -1, expert;
         bool gguf = s->kind == TMS_SOURCE_GGUF;
         if (t->is_scale || tms_arch_ignores(t->name) || strncmp(t->name, "rope_f", 6) == 0) continue;
-        const struct tms_arch_tensor *row =
-            gguf ? tms_arch_explain_gguf(s->arch, t->name, &layer) : tms_arch_explain(s->arch, t->name, &layer, &expert);
+        const struct tms_arch_tensor *row = gguf ? tms_arch_explain_gguf(s->arch, t->name, &layer)
+                                                 : tms_arch_explain(s->arch, t->name, &layer, &expert);
         if (layer >= 0 && (uint64_t)layer >= net->config.n_layers) continue;
         if (row && (row->when == TMS_UNTIED || tms_arch_has(s->arch, &net->config, row, layer))) continue;
         if (gguf && net->config.latent.kv_rank &&
@@ -489,6 +488,9 @@ void tms_net_describe(const struct tms_net *net, struct tms_net_info *info)
                                   .value_dim = c->latent.kv_rank ? c->latent.kv_rank : c->head_dim,
                                   .n_experts = c->experts.n,
                                   .n_experts_used = c->experts.used,
+                                  .turns_again = c->rope.kind != TMS_ROPE_LONGROPE ? UINT64_MAX
+                                                 : c->rope.original_context        ? c->rope.original_context
+                                                                                   : c->context,
                                   .stride = tms_net_stride(net)};
 }
 

@@ -25,7 +25,7 @@ enum tms_linear {
     TMS_LINEAR_GATE,
     TMS_LINEAR_UP,
     TMS_LINEAR_DOWN,
-    TMS_LINEAR_Q_A,  /* latent attention: down to the latent of queries, and up from it */
+    TMS_LINEAR_Q_A, /* latent attention: down to the latent of queries, and up from it */
     TMS_LINEAR_Q_B,
     TMS_LINEAR_KV_A, /* down to the latent of keys and values */
     TMS_LINEAR_KV_B, /* up from it: a folder's one matrix, or GGUF's two */
@@ -79,6 +79,7 @@ struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
     uint64_t n_kv_heads, key_dim, value_dim; /* of the cache */
     uint64_t n_experts, n_experts_used;      /* 0: no mixture */
+    uint64_t turns_again; /* beyond so many positions all of them turn otherwise (longrope); UINT64_MAX: never */
     size_t
         stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16, or a little more */
 };
@@ -105,6 +106,7 @@ tms_status tms_net_hold(struct tms_net *net, uint64_t first, uint64_t n, struct 
 struct tms_batch {
     size_t n_seqs, n;
     size_t start;
+    size_t length; /* positions that there are in the end, for rotations that depend on it; 0: start + n */
 };
 
 /* hidden[i] = embedding of ids[i]. TMS_EINPUT for ids outside the vocabulary. The embedding is read row by row from

@@ -9,8 +9,9 @@
 #include "engine/rope.h"
 #include "engine/weight.h"
 
-/* Tokens that go through a layer together, at most; fewer where experts need much room. */
+/* Tokens that go through a layer together, at most; fewer where a token needs much room. */
 #define TMS_NET_TOKENS 2048u
+#define TMS_NET_BYTES  (256u << 20)
 
 /* The vectors of a block. */
 enum tms_net_vector {
@@ -66,17 +67,19 @@ struct tms_net {
     /* Working memory of forward.c: room for n_tokens, grown when needed. */
     size_t n_tokens;
     float *memory;
-    float *x, *y;                /* [tokens][hidden]: input of a linear layer, result of a part of a block */
-    float *q, *k, *v, *attended; /* [tokens][heads] */
-    float *gate, *up;            /* [tokens][ffn], also of shared experts */
-    float *absorbed, *weighted;  /* latent attention: queries for latents, weighted latents */
-    float *scores;               /* [tokens][experts] */
-    float *gathered, *scattered; /* [tokens * used][hidden] */
-    float *expert_gate, *expert_up; /* [tokens * used][expert ffn] */
-    float *expert_weights;       /* [tokens][used] */
-    int32_t *chosen;             /* [tokens][used]: experts */
-    size_t *places;              /* [tokens * used]: where a token's row for its i-th expert went */
-    float *scratch;              /* of the workers of linear.c, then of attention.c */
+    float *x, *y;                    /* [tokens][hidden]: input of a linear layer, result of a part of a block */
+    float *q, *k, *v, *attended;     /* [tokens][heads] */
+    float *gate, *up;                /* [tokens][ffn], also of shared experts */
+    float *absorbed, *weighted;      /* latent attention: queries for latents, weighted latents */
+    float *scores;                   /* [tokens][experts] */
+    float *gathered, *scattered;     /* [tokens * used][hidden] */
+    float *expert_gate, *expert_up;  /* [tokens * used][expert ffn] */
+    float *expert_weights;           /* [tokens][used] */
+    int32_t *chosen;                 /* [tokens][used]: experts */
+    size_t *places;                  /* [tokens * used]: where a token's row for its i-th expert went */
+    size_t *firsts;                  /* [experts + 1]: where an expert's rows begin */
+    struct tms_linear_job *jobs;     /* [2 * experts] */
+    float *scratch;                  /* of the workers of linear.c, then of attention.c */
     struct tms_net_angles angles[2]; /* of all layers; of those with a window, if they turn otherwise (Gemma 3) */
 };
 
@@ -113,10 +116,15 @@ struct tms_product {
 };
 tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_stride,
                              const struct tms_product *products, size_t n_products, struct tms_error *err);
+/* Tells the tap of a product, if there is one. */
+tms_status tms_pass_tell(const struct tms_pass *p, enum tms_linear linear, int expert, const float *x, size_t stride,
+                         size_t n, uint64_t cols, struct tms_error *err);
+/* Puts a token's key and value into the cache. */
+void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, const float *key, const float *value);
 /* Runs fn for each token of the pass, by all threads. */
 typedef void (*tms_row_fn)(const struct tms_pass *p, size_t row);
 tms_status tms_pass_rows(const struct tms_pass *p, tms_row_fn fn, struct tms_error *err);
-/* gate and up: y = act(gate) * up, in place of up. */
+/* up = act(gate) * up, n values of one token, zeros behind them up to a multiple of 16. */
 void tms_pass_activate(const struct tms_pass *p, const float *gate, float *up, size_t n);
 
 /* experts.c: y = the mixture's result for x. */

@@ -22,8 +22,8 @@ static tms_status describe(struct tms_session *s, const struct tms_session_optio
     a->n_layers = s->info.n_layers;
     a->hidden = s->info.hidden;
     for (uint64_t i = 0; i <= s->info.n_layers; i++) a->weight_bytes += tms_net_layer_bytes(s->net, i);
-    a->cache_bytes =
-        tms_cache_bytes(s->kv, s->info.n_layers, 1, s->info.n_kv_heads, (size_t)a->context, s->info.head_dim);
+    a->cache_bytes = tms_cache_bytes(s->kv, s->info.n_layers, 1, s->info.n_kv_heads, (size_t)a->context,
+                                     s->info.key_dim, s->info.value_dim);
     if (o->warning && a->model_context && a->context > a->model_context) {
         char line[256];
         snprintf(line, sizeof line, "a context of %" PRIu64 " positions; the model was made for %" PRIu64, a->context,
@@ -150,9 +150,9 @@ static void copy_positions(struct tms_cache *to, const struct tms_cache *from, s
 {
     for (size_t layer = 0; layer < from->n_layers; layer++)
         for (size_t head = 0; head < from->n_heads; head++) {
-            size_t at = tms_cache_offset(to, layer, 0, head, 0), was = tms_cache_offset(from, layer, 0, head, 0);
-            memcpy(to->keys + at, from->keys + was, n * from->row_bytes);
-            memcpy(to->values + at, from->values + was, n * from->row_bytes);
+            memcpy(tms_cache_key(to, layer, 0, head, 0), tms_cache_key(from, layer, 0, head, 0), n * from->key_bytes);
+            memcpy(tms_cache_value(to, layer, 0, head, 0), tms_cache_value(from, layer, 0, head, 0),
+                   n * from->value_bytes);
         }
 }
 
@@ -166,8 +166,8 @@ static tms_status make_room(struct tms_session *s, size_t need, size_t expected,
     if (capacity < need) capacity = need;
     if (capacity > limit) capacity = limit;
     struct tms_cache *larger = NULL;
-    tms_status status =
-        tms_cache_create(&larger, s->kv, s->info.n_layers, 1, s->info.n_kv_heads, capacity, s->info.head_dim, err);
+    tms_status status = tms_cache_create(&larger, s->kv, s->info.n_layers, 1, s->info.n_kv_heads, capacity,
+                                         s->info.key_dim, s->info.value_dim, err);
     if (status != TMS_OK) return status;
     if (s->cache) {
         copy_positions(larger, s->cache, s->n_held);
@@ -184,9 +184,20 @@ tms_status tms_session_read(struct tms_session *s, size_t keep, const int32_t *i
     if (!tms_grow(&s->ids, &s->ids_cap, keep + n, sizeof *s->ids)) return tms_fail_memory(err, n * sizeof *s->ids);
     s->n_held = keep;
     tms_status status = make_room(s, keep + n, expected, err);
+    /* Longrope turns all positions otherwise, once there are more than so many: what is held is read again. */
+    size_t limit = s->info.turns_again;
+    if (status == TMS_OK && keep > 0 && (keep <= limit) != (keep + n <= limit)) {
+        int32_t *all = tms_calloc(keep + n, sizeof *all);
+        if (!all) return tms_fail_memory(err, (keep + n) * sizeof *all);
+        memcpy(all, s->ids, keep * sizeof *all);
+        memcpy(all + keep, ids, n * sizeof *all);
+        status = tms_session_read(s, 0, all, keep + n, expected, err);
+        free(all);
+        return status;
+    }
     for (size_t first = 0; status == TMS_OK && first < n; first += count) {
         count = n - first < TMS_SESSION_PASS ? n - first : TMS_SESSION_PASS;
-        const struct tms_batch batch = {.n_seqs = 1, .n = count, .start = s->n_held};
+        const struct tms_batch batch = {.n_seqs = 1, .n = count, .start = s->n_held, .length = keep + n};
         status = tms_net_embed(s->net, ids + first, count, s->hidden, err);
         if (status == TMS_OK) status = tms_net_layers(s->net, 0, s->info.n_layers, &batch, s->cache, s->hidden, err);
         if (status != TMS_OK) break;

@@ -244,7 +244,7 @@ static tms_status make_room(struct run *r, struct tms_error *err)
                                    p->on_disk, err);
         if (status == TMS_OK)
             status = tms_cache_create(&r->cache[m], w->cache, 1, p->max_sequences, (size_t)info->n_kv_heads,
-                                      p->max_length, (size_t)info->head_dim, err);
+                                      p->max_length, (size_t)info->key_dim, (size_t)info->value_dim, err);
     }
     return status;
 }

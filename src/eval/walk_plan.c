@@ -54,7 +54,7 @@ static uint64_t bytes_of(const struct tms_walk_plan *p, const struct tms_walk *w
         }
         heads += tms_net_layer_bytes(w->nets[m], info.n_layers);
         uint64_t cache = tms_cache_bytes(w->cache, 1, p->max_sequences, (size_t)info.n_kv_heads, p->max_length,
-                                         (size_t)info.head_dim);
+                                         (size_t)info.key_dim, (size_t)info.value_dim);
         if (cache > caches) caches = cache;
         logits += (uint64_t)p->n_logits * info.vocab * sizeof(float);
         working += tms_net_working_bytes(w->nets[m], p->max_rows);

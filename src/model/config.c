@@ -137,7 +137,8 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
     if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
     read_number(r, config, "rope_local_base_freq", &rope->local_theta);
     if (!scaling) return;
-    if (json_is_object(json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */
+    if (json_is_object(
+            json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */
         read_number(r, json_object_get(scaling, "sliding_attention"), "rope_theta", &rope->local_theta);
         scaling = json_object_get(scaling, "full_attention");
     }
@@ -251,10 +252,10 @@ static void read_experts(struct reader *r, const json_t *text, struct tms_config
     bool deepseek = is(c, "deepseek_v2") || is(c, "deepseek_v3"), mixtral = is(c, "mixtral");
     bool qwen2 = is(c, "qwen2_moe");
     if (!deepseek && !mixtral && !qwen2 && !is(c, "qwen3_moe")) return;
-    read_count(r, text, "num_experts", 1 << 14, &e->n);
-    read_count(r, text, "num_local_experts", 1 << 14, &e->n);
-    read_count(r, text, "n_routed_experts", 1 << 14, &e->n);
-    read_count(r, text, "num_experts_per_tok", 1 << 14, &e->used);
+    read_count(r, text, "num_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_local_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "n_routed_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_experts_per_tok", TMS_MAX_EXPERTS, &e->used);
     e->ffn = c->ffn;
     e->step = 1;
     e->scale = 1;

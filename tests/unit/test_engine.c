@@ -70,7 +70,8 @@ static void layer_by_layer(struct outcome *o, struct runner *r, const struct way
     struct tms_cache *cache = NULL;
     enum tms_type kv;
     assert_ok(tms_cache_type(way->kv ? way->kv : "f32", &kv, &err), err);
-    assert_ok(tms_cache_create(&cache, kv, 1, 1, r->info.n_kv_heads, o->n, r->info.head_dim, &err), err);
+    assert_ok(tms_cache_create(&cache, kv, 1, 1, r->info.n_kv_heads, o->n, r->info.key_dim, r->info.value_dim, &err),
+              err);
     assert_ok(tms_net_embed(r->net, ids, o->n, hidden, &err), err);
     for (size_t i = 0; i < o->n_layers; i++) {
         keep_states(o, r, i, hidden);
@@ -93,7 +94,9 @@ static void step_by_step(struct outcome *o, struct runner *r, const struct way *
     struct tms_cache *cache = NULL;
     enum tms_type kv;
     assert_ok(tms_cache_type(way->kv ? way->kv : "f32", &kv, &err), err);
-    assert_ok(tms_cache_create(&cache, kv, o->n_layers, 1, r->info.n_kv_heads, o->n + 3, r->info.head_dim, &err), err);
+    assert_ok(tms_cache_create(&cache, kv, o->n_layers, 1, r->info.n_kv_heads, o->n + 3, r->info.key_dim,
+                               r->info.value_dim, &err),
+              err);
     for (size_t first = 0; first < o->n; first += way->step) {
         size_t count = o->n - first < way->step ? o->n - first : way->step;
         const struct tms_batch batch = {.n_seqs = 1, .n = count, .start = first};
@@ -313,7 +316,8 @@ static void several_sequences_are_as_each_alone(void **state)
     const struct tms_batch batch = {.n_seqs = SEQS, .n = N};
     float *hidden = calloc((size_t)SEQS * N * r.info.stride, sizeof *hidden);
     float *logits = calloc((size_t)SEQS * N * r.info.vocab, sizeof *logits);
-    assert_ok(tms_cache_create(&cache, TMS_F32, 1, SEQS, r.info.n_kv_heads, N, r.info.head_dim, &err), err);
+    assert_ok(tms_cache_create(&cache, TMS_F32, 1, SEQS, r.info.n_kv_heads, N, r.info.key_dim, r.info.value_dim, &err),
+              err);
     assert_ok(tms_net_embed(r.net, e.ids, (size_t)SEQS * N, hidden, &err), err);
     for (size_t i = 0; i < r.info.n_layers; i++)
         assert_ok(tms_net_layers(r.net, i, 1, &batch, cache, hidden, &err), err);

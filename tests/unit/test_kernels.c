@@ -147,7 +147,7 @@ static void reference_attention(const struct attention_case *c, const struct tms
             size_t first = c->window && position + 1 > c->window ? position + 1 - c->window : 0;
             double top = -INFINITY, sum = 0, *o = out + (row * c->n_heads + h) * c->d;
             for (size_t p = first; p <= position; p++) {
-                cache->codec->decode(cache->keys + tms_cache_offset(cache, 0, seq, kv, p), key, c->d);
+                cache->codec->decode(tms_cache_key(cache, 0, seq, kv, p), key, c->d);
                 score[p] = 0;
                 for (size_t i = 0; i < c->d; i++)
                     score[p] += (double)q[(row * c->n_heads + h) * c->d + i] * (double)key[i];
@@ -158,7 +158,7 @@ static void reference_attention(const struct attention_case *c, const struct tms
             for (size_t p = first; p <= position; p++) {
                 double weight = exp(score[p] - top);
                 sum += weight;
-                cache->codec->decode(cache->values + tms_cache_offset(cache, 0, seq, kv, p), value, c->d);
+                cache->codec->decode(tms_cache_value(cache, 0, seq, kv, p), value, c->d);
                 for (size_t i = 0; i < c->d; i++) o[i] += weight * (double)value[i];
             }
             for (size_t i = 0; i < c->d; i++) o[i] /= sum;
@@ -176,12 +176,12 @@ static void attention_is_the_softmax_of_all_scores(void **state)
         size_t total = c->start + c->n, width = c->n_heads * c->d, rows = c->n_seqs * c->n;
         struct tms_cache *cache;
         struct tms_pool *pools[2];
-        assert_ok(tms_cache_create(&cache, c->type, 1, c->n_seqs, c->n_kv, total, c->d, &err), err);
+        assert_ok(tms_cache_create(&cache, c->type, 1, c->n_seqs, c->n_kv, total, c->d, c->d, &err), err);
         float *row = malloc(c->d * sizeof *row), *q = normals(rows * width, &seed);
         for (size_t i = 0; i < c->n_seqs * c->n_kv * total; i++)
             for (int value = 0; value < 2; value++) {
                 for (size_t k = 0; k < c->d; k++) row[k] = random_normal(&seed);
-                cache->codec->encode(row, (value ? cache->values : cache->keys) + i * cache->row_bytes, c->d);
+                cache->codec->encode(row, (value ? cache->values : cache->keys) + i * cache->key_bytes, c->d);
             }
         double *want = malloc(rows * width * sizeof *want);
         float *got = malloc(rows * width * sizeof *got), *before = malloc(rows * width * sizeof *before);
@@ -189,7 +189,7 @@ static void attention_is_the_softmax_of_all_scores(void **state)
         for (size_t i = 0; i < 2 * N_LEVELS; i++) {
             assert_ok(tms_pool_create(&pools[i % 2], i % 2 ? 3 : 1, &err), err);
             float *scratch_memory =
-                malloc(3 * tms_attention_scratch(c->n_heads, c->n_kv, c->d) * sizeof *scratch_memory);
+                malloc(3 * tms_attention_scratch(c->n_heads, c->n_kv, c->d, c->d) * sizeof *scratch_memory);
             struct tms_attention a = {.cache = cache,
                                       .n_seqs = c->n_seqs,
                                       .n = c->n,
@@ -199,8 +199,10 @@ static void attention_is_the_softmax_of_all_scores(void **state)
                                       .scale = 0.25f,
                                       .q = q,
                                       .q_stride = width,
+                                      .q_head = c->d,
                                       .out = got,
                                       .out_stride = width,
+                                      .out_head = c->d,
                                       .scratch = scratch_memory};
             tms_cpu_force(levels[i / 2]);
             assert_ok(tms_attention_run(pools[i % 2], &a, &err), err);
@@ -248,24 +250,24 @@ static void scalings_change_frequencies_as_published(void **state)
     struct tms_error err;
     float plain[32], scaled[32], factor;
     struct tms_config c = {.head_dim = 64, .context = 4096, .rope = {.theta = 10000}};
-    assert_ok(tms_rope_frequencies(&c, NULL, 100, plain, &factor, &err), err);
+    assert_ok(tms_rope_frequencies(&c, false, NULL, 100, plain, &factor, &err), err);
     assert_true(plain[0] == 1 && factor == 1);
     c.rope.kind = TMS_ROPE_LINEAR, c.rope.factor = 4;
-    assert_ok(tms_rope_frequencies(&c, NULL, 100, scaled, &factor, &err), err);
+    assert_ok(tms_rope_frequencies(&c, false, NULL, 100, scaled, &factor, &err), err);
     for (size_t i = 0; i < 32; i++) assert_true(scaled[i] == plain[i] / 4);
     c.rope.kind = TMS_ROPE_DYNAMIC;
-    assert_ok(tms_rope_frequencies(&c, NULL, 4096, scaled, &factor, &err), err);
+    assert_ok(tms_rope_frequencies(&c, false, NULL, 4096, scaled, &factor, &err), err);
     for (size_t i = 0; i < 32; i++) assert_true(scaled[i] == plain[i]);
-    assert_ok(tms_rope_frequencies(&c, NULL, 8192, scaled, &factor, &err), err);
+    assert_ok(tms_rope_frequencies(&c, false, NULL, 8192, scaled, &factor, &err), err);
     double base = 10000 * pow(4 * 8192 / 4096.0 - 3, 64 / 62.0);
     assert_true(fabs((double)scaled[16] * sqrt(base) - 1) < 1e-6);
     c.rope.kind = TMS_ROPE_YARN, c.rope.original_context = 1024;
-    assert_ok(tms_rope_frequencies(&c, NULL, 100, scaled, &factor, &err), err);
+    assert_ok(tms_rope_frequencies(&c, false, NULL, 100, scaled, &factor, &err), err);
     assert_true(fabs((double)factor - (0.1 * log(4) + 1)) < 1e-6);
     assert_true(scaled[0] == plain[0] && scaled[31] == plain[31] / 4);
     c.rope.kind = TMS_ROPE_OTHER;
     snprintf(c.rope.name, sizeof c.rope.name, "longrope");
-    assert_int_equal(tms_rope_frequencies(&c, NULL, 100, scaled, &factor, &err), TMS_EINPUT);
+    assert_int_equal(tms_rope_frequencies(&c, false, NULL, 100, scaled, &factor, &err), TMS_EINPUT);
     assert_non_null(strstr(err.message, "longrope"));
 }
 
