@@ -4,44 +4,10 @@
 #include <float.h>
 #include <math.h>
 
+#include "engine/kernels/rounded_types.h"
 #include "engine/kernels/unpack.h"
 
-#define MAX_UNIT_BYTES 292
-#define ROWS_AT_ONCE   4
-
-/* type, bytes of 256 weights, scales (and minimums) for every 16 weights or 32, has minimums; and how unpack_lanes.h
- * gives codes: with an offset of 2^n (-1: none), with signs apart. */
-#define ROUNDED_TYPES(T)                                                                                               \
-    T(q4_0, 144, false, false, 3, false)                                                                               \
-    T(q4_1, 160, false, true, -1, false)                                                                               \
-    T(q5_0, 176, false, false, 4, false)                                                                               \
-    T(q5_1, 192, false, true, -1, false)                                                                               \
-    T(q8_0, 272, false, false, 7, false)                                                                               \
-    T(q8_k, 292, false, false, 7, false)                                                                               \
-    T(q2_k, 84, true, true, -1, false)                                                                                 \
-    T(q3_k, 110, true, false, 2, false)                                                                                \
-    T(q4_k, 144, false, true, -1, false)                                                                               \
-    T(q5_k, 176, false, true, -1, false)                                                                               \
-    T(q6_k, 210, true, false, 5, false)                                                                                \
-    T(iq4_nl, 144, false, false, 7, false)                                                                             \
-    T(iq4_xs, 136, false, false, 7, false)                                                                             \
-    T(iq2_xxs, 66, false, false, -1, true)                                                                             \
-    T(iq2_xs, 74, true, false, -1, true)                                                                               \
-    T(iq2_s, 82, true, false, -1, true)                                                                                \
-    T(iq3_xxs, 98, false, false, -1, true)                                                                             \
-    T(iq3_s, 110, false, false, -1, true)                                                                              \
-    T(iq1_s, 50, false, false, 7, false)                                                                               \
-    T(iq1_m, 56, true, false, 7, false)                                                                                \
-    T(mxfp4, 136, false, false, 4, false)                                                                              \
-    T(nvfp4, 144, true, false, 7, false)                                                                               \
-    T(tq1_0, 54, false, false, 7, false)                                                                               \
-    T(tq2_0, 66, false, false, 7, false)                                                                               \
-    T(q1_0, 36, false, false, 7, false)                                                                                \
-    T(q2_0, 72, false, false, 7, false)
-
-/* At most ROWS_AT_ONCE rows of n_units whole units; tails: what follows them, filled up with zeros, or NULL. */
-typedef void rows_fn(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,
-                     const uint8_t (*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x, float *y);
+#define ROWS_AT_ONCE 4
 
 /* ---- activations ---- */
 
@@ -68,9 +34,11 @@ TMS_INLINE void round_unit_body(const float *restrict x, struct tms_rounded_unit
             int32_t half = 0;
             for (int i = 16 * k; i < 16 * k + 16; i++) half += codes[i];
             u->by_16[2 * j + k] = u->scales[j] * (float)half;
+            u->less_16[2 * j + k] = -128 * half;
             whole += half;
         }
         u->by_32[j] = u->scales[j] * (float)whole;
+        u->less_32[j] = -128 * whole;
         for (int l = 0; l < 8; l++)
             u->sums[8 * j + l] = -(codes[4 * l] + codes[4 * l + 1] + codes[4 * l + 2] + codes[4 * l + 3]);
     }
@@ -147,8 +115,6 @@ ROUNDED_TYPES(ROW_FUNCTION)
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
-
 #define LANES        8
 #define TARGET       TMS_TARGET_AVX2
 #define NAME(symbol) symbol##_8
@@ -160,7 +126,7 @@ ROUNDED_TYPES(ROW_FUNCTION)
 #undef UNPACK_BY_BYTES
 
 #define LANES        16
-#define TARGET       TARGET_VNNI
+#define TARGET       TMS_TARGET_VNNI
 #define NAME(symbol) symbol##_16
 #include "codec/decode_lanes.h"
 #include "codec/iq_decode_lanes.h"
@@ -176,19 +142,15 @@ ROUNDED_TYPES(ROW_FUNCTION)
 
 /* ---- the table ---- */
 
-struct tms_rounded_codec {
-    const char *name;
-    size_t unit_bytes;
-    bool by_16, has_mins;
-    rows_fn *rows;
-#if defined(__x86_64__)
-    rows_fn *rows_avx2, *rows_vnni;
-#endif
+enum {
+#define NUMBER(name, unit_bytes, by_16, has_mins, shift, has_signs) NUMBER_##name,
+    ROUNDED_TYPES(NUMBER)
+#undef NUMBER
 };
 
 static const struct tms_rounded_codec codecs[] = {
 #define ROW(name, unit_bytes, by_16, has_mins, shift, has_signs)                                                       \
-    {#name, unit_bytes, by_16, has_mins, rows_##name VECTOR_FUNCTIONS(name)},
+    {#name, NUMBER_##name, unit_bytes, by_16, has_mins, rows_##name VECTOR_FUNCTIONS(name)},
     ROUNDED_TYPES(ROW)
 #undef ROW
 };
@@ -223,7 +185,8 @@ void tms_rounded_rows(const struct tms_rounded_codec *codec, const uint8_t *rows
     for (size_t r = 0; r < n_rows; r += ROWS_AT_ONCE) {
         size_t n = n_rows - r < ROWS_AT_ONCE ? n_rows - r : ROWS_AT_ONCE;
         const uint8_t *from = rows + r * row_bytes;
-        for (size_t i = 0; cols % TMS_UNIT && i < n; i++) memcpy(tails[i], from + i * row_bytes + whole, row_bytes - whole);
+        for (size_t i = 0; cols % TMS_UNIT && i < n; i++)
+            memcpy(tails[i], from + i * row_bytes + whole, row_bytes - whole);
         run(from, row_bytes, n, n_units, cols % TMS_UNIT ? tails : NULL, x, y + r);
     }
 }

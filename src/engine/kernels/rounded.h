@@ -24,8 +24,9 @@ struct tms_rounded_unit {
     int8_t codes[256];
     int32_t sums[64]; /* - (codes[4 l] + … + codes[4 l + 3]) */
     float scales[8];
-    float by_32[8];  /* scale * sum of 32 codes */
-    float by_16[16]; /* scale * sum of 16 codes */
+    float by_32[8];                  /* scale * sum of 32 codes */
+    float by_16[16];                 /* scale * sum of 16 codes */
+    int32_t less_32[8], less_16[16]; /* -128 * sum of 32 (16) codes */
 };
 
 static inline size_t tms_units(uint64_t cols)
@@ -49,9 +50,11 @@ void tms_rounded_rows(const struct tms_rounded_codec *codec, const uint8_t *rows
 
 /* True where products of many tokens have kernels (AVX-512 with VNNI); elsewhere floats are as fast. */
 bool tms_rounded_tiles(void);
-/* Bytes of working memory for a tile. */
-#define TMS_ROUNDED_SCRATCH (32u * 1024u + 2u * 64u * 32u * 4u)
-/* y[t][r] = w[r] . x[t] for n_rows <= 32 rows and n tokens whose units lie x_units apart. */
+/* Rows of a tile, and the bytes of working memory that it needs. */
+#define TMS_ROUNDED_TILE    32u
+#define TMS_ROUNDED_SCRATCH (TMS_ROUNDED_TILE * 2 * (TMS_UNIT + 2 * 16 * sizeof(float)))
+/* y[t][r] = w[r] . x[t] for n_rows <= TMS_ROUNDED_TILE rows and n tokens, whose units lie x_units apart. scratch:
+ * aligned to 64 bytes. */
 void tms_rounded_tile(const struct tms_rounded_codec *codec, const uint8_t *rows, size_t row_bytes, size_t n_rows,
                       uint64_t cols, const struct tms_rounded_unit *x, size_t x_units, size_t n, float *y,
                       size_t y_stride, void *scratch);

@@ -52,8 +52,8 @@ INLINE void NAME(add_unit)(const struct NAME(unit) * u, const struct tms_rounded
     __m256 scales[2];
     scales[0] = _mm256_mul_ps(u->scales[0], by_16 ? _mm256_permutevar8x32_ps(x_scales, halves) : x_scales);
     if (by_16)
-        scales[1] = _mm256_mul_ps(
-            u->scales[1], _mm256_permutevar8x32_ps(x_scales, _mm256_add_epi32(halves, _mm256_set1_epi32(4))));
+        scales[1] = _mm256_mul_ps(u->scales[1],
+                                  _mm256_permutevar8x32_ps(x_scales, _mm256_add_epi32(halves, _mm256_set1_epi32(4))));
     for (int j = 0; j < 8; j++) {
         const __m256i place = by_16 ? _mm256_add_epi32(quarters, _mm256_set1_epi32(2 * (j % 4))) : _mm256_set1_epi32(j);
         __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(x->codes + 32 * j)), w = u->codes[j];
@@ -67,9 +67,8 @@ INLINE void NAME(add_unit)(const struct NAME(unit) * u, const struct tms_rounded
         if (shift >= 0 && shift < 7)
             sum = _mm256_add_epi32(
                 sum, _mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(x->sums + 8 * j)), shift));
-        s->products[j % 2] =
-            _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_permutevar8x32_ps(scales[by_16 ? j / 4 : 0], place),
-                            s->products[j % 2]);
+        s->products[j % 2] = _mm256_fmadd_ps(
+            _mm256_cvtepi32_ps(sum), _mm256_permutevar8x32_ps(scales[by_16 ? j / 4 : 0], place), s->products[j % 2]);
     }
 #endif
     if (!has_mins) return;

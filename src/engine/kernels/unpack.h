@@ -171,8 +171,7 @@ TMS_INLINE void unpack_q5_k(const uint8_t *restrict b, struct unpacked *restrict
     unpack_k_scales(b, u);
     unpack_k_nibbles(b + 48, u->codes);
     for (int j = 0; j < 8; j++)
-        for (int i = 0; i < 32; i++)
-            u->codes[32 * j + i] = (int8_t)(u->codes[32 * j + i] + 16 * (b[16 + i] >> j & 1));
+        for (int i = 0; i < 32; i++) u->codes[32 * j + i] = (int8_t)(u->codes[32 * j + i] + 16 * (b[16 + i] >> j & 1));
 }
 
 TMS_INLINE void unpack_q6_k(const uint8_t *restrict b, struct unpacked *restrict u)
@@ -182,8 +181,7 @@ TMS_INLINE void unpack_q6_k(const uint8_t *restrict b, struct unpacked *restrict
     for (int j = 0; j < 8; j++) {
         const uint8_t *restrict low = b + 64 * (j / 4) + 32 * (j % 2), *restrict high = b + 128 + 32 * (j / 4);
         for (int i = 0; i < 32; i++)
-            u->codes[32 * j + i] =
-                (int8_t)((low[i] >> 4 * (j / 2 % 2) & 15) + (high[i] >> 2 * (j % 4) & 3) * 16 - 32);
+            u->codes[32 * j + i] = (int8_t)((low[i] >> 4 * (j / 2 % 2) & 15) + (high[i] >> 2 * (j % 4) & 3) * 16 - 32);
     }
 }
 
@@ -347,7 +345,8 @@ TMS_INLINE void unpack_tq1_0(const uint8_t *restrict b, struct unpacked *restric
     for (int k = 0, power = 1; k < 5; k++, power *= 3) {
         for (int i = 0; i < 32; i++) codes[32 * k + i] = (int8_t)(((uint8_t)(b[i] * power) * 3 >> 8) - 1);
         for (int i = 0; i < 16; i++) codes[160 + 16 * k + i] = (int8_t)(((uint8_t)(b[32 + i] * power) * 3 >> 8) - 1);
-        for (int i = 0; k < 4 && i < 4; i++) codes[240 + 4 * k + i] = (int8_t)(((uint8_t)(b[48 + i] * power) * 3 >> 8) - 1);
+        for (int i = 0; k < 4 && i < 4; i++)
+            codes[240 + 4 * k + i] = (int8_t)(((uint8_t)(b[48 + i] * power) * 3 >> 8) - 1);
     }
 }
 

@@ -104,7 +104,8 @@ INLINE void NAME(unpack_k_scales)(const uint8_t *b, struct NAME(unit) * u)
 INLINE void NAME(unpack_q4_k)(const uint8_t *b, struct NAME(unit) * u)
 {
     NAME(unpack_k_scales)(b, u);
-    for (int j = 0; j < 8; j++) u->codes[j] = NAME(bits)(NAME(load_32_bytes)(b + 16 + 32 * (j / 2)), 4 * (j % 2), 0, 15);
+    for (int j = 0; j < 8; j++)
+        u->codes[j] = NAME(bits)(NAME(load_32_bytes)(b + 16 + 32 * (j / 2)), 4 * (j % 2), 0, 15);
 }
 
 INLINE void NAME(unpack_q5_k)(const uint8_t *b, struct NAME(unit) * u)
@@ -146,9 +147,10 @@ INLINE void NAME(unpack_iq4_xs)(const uint8_t *b, struct NAME(unit) * u)
 {
     const __m256i fours = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28), twos = _mm256_srli_epi32(fours, 1);
     const uint32_t tops = word_at(b) >> 16;
-    __m256i low = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int)word_at(b + 4)), fours),
-                                   _mm256_set1_epi32(15));
-    __m256i high = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int)(tops << 4)), twos), _mm256_set1_epi32(48));
+    __m256i low =
+        _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int)word_at(b + 4)), fours), _mm256_set1_epi32(15));
+    __m256i high =
+        _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int)(tops << 4)), twos), _mm256_set1_epi32(48));
     __m256i scale = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
     u->scales[0] = _mm256_mul_ps(_mm256_set1_ps(NAME(load_half)(b)), _mm256_cvtepi32_ps(scale));
     for (int j = 0; j < 8; j++) u->codes[j] = NAME(look_up)(b + 8 + 16 * j, iq4_numbers, 7);
@@ -246,7 +248,8 @@ INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
     const uint8_t *values = tms_iq_values(TMS_BOOK_IQ3_S);
     const __m256i fours = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
     __m256i scale = _mm256_srlv_epi32(_mm256_set1_epi32((int)word_at(b + 106)), fours);
-    scale = _mm256_add_epi32(_mm256_slli_epi32(_mm256_and_si256(scale, _mm256_set1_epi32(15)), 1), _mm256_set1_epi32(1));
+    scale =
+        _mm256_add_epi32(_mm256_slli_epi32(_mm256_and_si256(scale, _mm256_set1_epi32(15)), 1), _mm256_set1_epi32(1));
     u->scales[0] = _mm256_mul_ps(_mm256_set1_ps(NAME(load_half)(b)), _mm256_cvtepi32_ps(scale));
     for (int j = 0; j < 8; j++) {
         u->codes[j] = NAME(eight_points)(values, b + 2 + 8 * j, b[66 + j]);
