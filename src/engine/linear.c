@@ -4,6 +4,7 @@
 #include "engine/int8.h"
 #include "base/mem.h"
 #include "engine/kernels/dots.h"
+#include "engine/kernels/halves.h"
 
 #include <stdlib.h>
 
@@ -116,6 +117,12 @@ static void multiply_rounded(const struct tms_linear_job *job, uint64_t first, u
         tms_rounded_rows(codec, rows, row_bytes, n_rows, w->cols, job->rounded + i * units, y + i * job->y_stride);
 }
 
+/* True for weights whose stored floats can be multiplied as they are. */
+static bool stored_floats(const struct tms_weight *w)
+{
+    return !w->tensor->packed && w->tensor->scale == TMS_NO_SCALE && tms_halves_fit(w->tensor->type);
+}
+
 static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
 {
     const struct run *run = ctx;
@@ -128,6 +135,12 @@ static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_
     uint64_t step = job->n < 16 ? FEW : TILE, row = first;
     if (job->rounded) {
         multiply_rounded(job, first, end, tile);
+        row = end;
+    } else if (stored_floats(w) && job->n < MANY) {
+        const uint8_t *rows = w->data + tms_codec_bytes(tms_codec(w->tensor->type), (w->first_row + first) * w->cols);
+        for (size_t i = 0; i < job->n; i++)
+            tms_halves_rows(w->tensor->type, rows, (size_t)(end - first), (size_t)w->cols, job->x + i * job->x_stride,
+                            job->y + i * job->y_stride + first);
         row = end;
     } else if (run->int8 && tms_int8_fits(w)) {
         tms_int8_rows(run->int8, job->x, job->x_stride, w, first, end, job->y, job->y_stride);
