@@ -9,7 +9,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define ROWS 4 /* that go together */
+#define AHEAD 4096 /* bytes that are fetched before they are needed */
 
 /* Eight weights, as floats. `type` is a constant where this is called. */
 TMS_TARGET_AVX2 TMS_INLINE __m256 load_8(const enum tms_type type, const uint8_t *from)
@@ -36,70 +36,55 @@ TMS_TARGET_AVX2 TMS_INLINE float add_lanes(__m256 low, __m256 high)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-/* One piece (dots.h) of n_rows rows. What is left after the last 16 columns is padded with zeros. */
-TMS_TARGET_AVX512 TMS_INLINE void piece_avx512(const enum tms_type type, const uint8_t *rows, size_t row_bytes,
-                                               const size_t n_rows, size_t n, const float *x, float *y, bool add)
+/* One piece (dots.h) of one row: rows are read as they lie in memory, several at once would be more streams than are
+ * fetched ahead well. What is left after the last 16 columns is padded with zeros. */
+TMS_TARGET_AVX512 TMS_INLINE float piece_avx512(const enum tms_type type, const uint8_t *row, size_t n, const float *x)
 {
     const size_t bytes = type == TMS_F32 ? 4 : 2, left = n % 16;
-    __m512 sums[ROWS];
-    for (size_t r = 0; r < n_rows; r++) sums[r] = _mm512_setzero_ps();
-    for (size_t c = 0; c + 16 <= n; c += 16)
-        for (size_t r = 0; r < n_rows; r++)
-            sums[r] = _mm512_fmadd_ps(_mm512_loadu_ps(x + c), load_16(type, rows + r * row_bytes + c * bytes), sums[r]);
-    for (size_t r = 0; r < n_rows; r++) {
-        if (left) {
-            uint8_t last[64] = {0};
-            memcpy(last, rows + r * row_bytes + (n - left) * bytes, left * bytes);
-            const __m512 tail = _mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), x + n - left);
-            sums[r] = _mm512_fmadd_ps(tail, load_16(type, last), sums[r]);
-        }
-        const float sum = add_lanes(_mm512_castps512_ps256(sums[r]), _mm512_extractf32x8_ps(sums[r], 1));
-        y[r] = add ? y[r] + sum : sum;
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t c = 0; c + 16 <= n; c += 16) {
+        _mm_prefetch((const char *)row + c * bytes + AHEAD, _MM_HINT_T0);
+        sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + c), load_16(type, row + c * bytes), sum);
     }
+    if (left) {
+        uint8_t last[64] = {0};
+        memcpy(last, row + (n - left) * bytes, left * bytes);
+        const __m512 tail = _mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), x + n - left);
+        sum = _mm512_fmadd_ps(tail, load_16(type, last), sum);
+    }
+    return add_lanes(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
 }
 
-TMS_TARGET_AVX2 TMS_INLINE void piece_avx2(const enum tms_type type, const uint8_t *rows, size_t row_bytes,
-                                           const size_t n_rows, size_t n, const float *x, float *y, bool add)
+TMS_TARGET_AVX2 TMS_INLINE float piece_avx2(const enum tms_type type, const uint8_t *row, size_t n, const float *x)
 {
     const size_t bytes = type == TMS_F32 ? 4 : 2, left = n % 16;
-    __m256 sums[ROWS][2];
-    for (size_t r = 0; r < n_rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
-    for (size_t c = 0; c + 16 <= n; c += 16)
-        for (size_t r = 0; r < n_rows; r++)
-            for (size_t h = 0; h < 2; h++)
-                sums[r][h] = _mm256_fmadd_ps(_mm256_loadu_ps(x + c + 8 * h),
-                                             load_8(type, rows + r * row_bytes + (c + 8 * h) * bytes), sums[r][h]);
-    for (size_t r = 0; r < n_rows; r++) {
-        if (left) {
-            uint8_t last[64] = {0};
-            float tail[16] = {0};
-            memcpy(last, rows + r * row_bytes + (n - left) * bytes, left * bytes);
-            memcpy(tail, x + n - left, left * sizeof *tail);
-            for (size_t h = 0; h < 2; h++)
-                sums[r][h] =
-                    _mm256_fmadd_ps(_mm256_loadu_ps(tail + 8 * h), load_8(type, last + 8 * h * bytes), sums[r][h]);
-        }
-        const float sum = add_lanes(sums[r][0], sums[r][1]);
-        y[r] = add ? y[r] + sum : sum;
+    __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (size_t c = 0; c + 16 <= n; c += 16) {
+        _mm_prefetch((const char *)row + c * bytes + AHEAD, _MM_HINT_T0);
+        for (size_t h = 0; h < 2; h++)
+            sums[h] = _mm256_fmadd_ps(_mm256_loadu_ps(x + c + 8 * h), load_8(type, row + (c + 8 * h) * bytes), sums[h]);
     }
+    if (left) {
+        uint8_t last[64] = {0};
+        float tail[16] = {0};
+        memcpy(last, row + (n - left) * bytes, left * bytes);
+        memcpy(tail, x + n - left, left * sizeof *tail);
+        for (size_t h = 0; h < 2; h++)
+            sums[h] = _mm256_fmadd_ps(_mm256_loadu_ps(tail + 8 * h), load_8(type, last + 8 * h * bytes), sums[h]);
+    }
+    return add_lanes(sums[0], sums[1]);
 }
 
 #define ROWS_FUNCTION(name, target, piece, type)                                                                       \
     target static void name(const uint8_t *rows, size_t n_rows, size_t n_cols, const float *x, float *y)               \
     {                                                                                                                  \
-        const size_t bytes = (type) == TMS_F32 ? 4 : 2, row_bytes = n_cols * bytes;                                    \
-        for (size_t r = 0; r < n_rows;) {                                                                              \
-            const size_t together = n_rows - r >= ROWS ? ROWS : 1;                                                     \
+        const size_t bytes = (type) == TMS_F32 ? 4 : 2;                                                                \
+        for (size_t r = 0; r < n_rows; r++, rows += n_cols * bytes)                                                    \
             for (size_t c = 0; c < n_cols; c += TMS_DOT_PIECE) {                                                       \
                 const size_t n = n_cols - c < TMS_DOT_PIECE ? n_cols - c : TMS_DOT_PIECE;                              \
-                const uint8_t *from = rows + r * row_bytes + c * bytes;                                                \
-                if (together == ROWS)                                                                                  \
-                    piece(type, from, row_bytes, ROWS, n, x + c, y + r, c > 0);                                        \
-                else                                                                                                   \
-                    piece(type, from, row_bytes, 1, n, x + c, y + r, c > 0);                                           \
+                const float sum = piece(type, rows + c * bytes, n, x + c);                                             \
+                y[r] = c ? y[r] + sum : sum;                                                                           \
             }                                                                                                          \
-            r += together;                                                                                             \
-        }                                                                                                              \
     }
 ROWS_FUNCTION(f16_avx512, TMS_TARGET_AVX512, piece_avx512, TMS_F16)
 ROWS_FUNCTION(bf16_avx512, TMS_TARGET_AVX512, piece_avx512, TMS_BF16)

@@ -1,7 +1,8 @@
 /* The sums of rounded.h for x86-64; included by rounded.c once per level, after unpack_lanes.h. LANES is 16 where there
  * is VNNI, and 8 with AVX2; eight lanes are blocks of 32, so that two vectors of them are sixteen. */
 
-#define ROWS 4 /* that go together, sharing what is loaded of x and the last additions */
+#define ROWS  4    /* that share the last additions */
+#define AHEAD 4096 /* bytes that are fetched before they are needed; past the end of what is mapped nothing happens */
 
 struct NAME(sums) {
 #if LANES == 16
@@ -98,42 +99,35 @@ INLINE __m128 NAME(add_four)(const __m128 v[4])
     return _mm_add_ps(_mm_shuffle_ps(ab, cd, _MM_SHUFFLE(2, 0, 2, 0)), _mm_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 1, 3, 1)));
 }
 
+/* Row after row, as they lie in memory: several at once would be more streams than are fetched ahead well. Only the
+ * last additions are shared. */
 #define ROW_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs)                                              \
-    INLINE void NAME(some_##name)(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,                \
-                                  const uint8_t(*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x, float *y)   \
-    {                                                                                                                  \
-        struct NAME(sums) sums[ROWS];                                                                                  \
-        __m128 folded[ROWS], mins[ROWS];                                                                               \
-        for (size_t r = 0; r < n_rows; r++) NAME(clear)(&sums[r]);                                                     \
-        for (size_t i = 0; i < n_units + (tails ? 1 : 0); i++)                                                         \
-            for (size_t r = 0; r < n_rows; r++) {                                                                      \
-                struct NAME(unit) u;                                                                                   \
-                NAME(unpack_##name)(i < n_units ? rows + r * row_bytes + i * (unit_bytes) : tails[r], &u);             \
-                NAME(add_unit)(&u, x + i, by_16, has_mins, shift, has_signs, &sums[r]);                                \
-            }                                                                                                          \
-        for (size_t r = 0; r < ROWS; r++) folded[r] = NAME(fold_products)(&sums[r < n_rows ? r : 0]);                  \
-        __m128 result = NAME(add_four)(folded);                                                                        \
-        if (has_mins) {                                                                                                \
-            for (size_t r = 0; r < ROWS; r++) {                                                                        \
-                const struct NAME(sums) *s = &sums[r < n_rows ? r : 0];                                                \
-                mins[r] = NAME(fold)(_mm256_add_ps(s->mins[0], s->mins[1]));                                           \
-            }                                                                                                          \
-            result = _mm_sub_ps(result, NAME(add_four)(mins));                                                         \
-        }                                                                                                              \
-        float flat[ROWS];                                                                                              \
-        _mm_storeu_ps(flat, result);                                                                                   \
-        for (size_t r = 0; r < n_rows; r++) y[r] = flat[r];                                                            \
-    }                                                                                                                  \
     TARGET static void NAME(rows_##name)(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,         \
                                          const uint8_t(*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x,      \
                                          float *y)                                                                     \
     {                                                                                                                  \
-        if (n_rows == ROWS)                                                                                            \
-            NAME(some_##name)(rows, row_bytes, ROWS, n_units, tails, x, y);                                            \
-        else                                                                                                           \
-            for (size_t r = 0; r < n_rows; r++)                                                                        \
-                NAME(some_##name)(rows + r * row_bytes, row_bytes, 1, n_units, tails ? tails + r : NULL, x, y + r);    \
+        __m128 products[ROWS], mins[ROWS];                                                                             \
+        for (size_t r = 0; r < ROWS; r++) products[r] = mins[r] = _mm_setzero_ps();                                    \
+        for (size_t r = 0; r < n_rows; r++) {                                                                          \
+            struct NAME(sums) sums;                                                                                    \
+            NAME(clear)(&sums);                                                                                        \
+            for (size_t i = 0; i < n_units + (tails ? 1 : 0); i++) {                                                   \
+                const uint8_t *b = i < n_units ? rows + r * row_bytes + i * (unit_bytes) : tails[r];                   \
+                struct NAME(unit) u;                                                                                   \
+                for (int k = 0; k < (unit_bytes); k += 64) _mm_prefetch((const char *)b + AHEAD + k, _MM_HINT_T0);     \
+                NAME(unpack_##name)(b, &u);                                                                            \
+                NAME(add_unit)(&u, x + i, by_16, has_mins, shift, has_signs, &sums);                                   \
+            }                                                                                                          \
+            products[r] = NAME(fold_products)(&sums);                                                                  \
+            if (has_mins) mins[r] = NAME(fold)(_mm256_add_ps(sums.mins[0], sums.mins[1]));                             \
+        }                                                                                                              \
+        __m128 result = NAME(add_four)(products);                                                                      \
+        if (has_mins) result = _mm_sub_ps(result, NAME(add_four)(mins));                                               \
+        float flat[ROWS];                                                                                              \
+        _mm_storeu_ps(flat, result);                                                                                   \
+        memcpy(y, flat, n_rows * sizeof *y);                                                                           \
     }
 ROUNDED_TYPES(ROW_FUNCTION)
 #undef ROW_FUNCTION
 #undef ROWS
+#undef AHEAD
