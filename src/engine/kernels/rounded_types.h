@@ -1,0 +1,58 @@
+/* The types of rounded.h, for the files that work on them. */
+#ifndef TMS_ENGINE_KERNELS_ROUNDED_TYPES_H
+#define TMS_ENGINE_KERNELS_ROUNDED_TYPES_H
+
+#include "engine/kernels/rounded.h"
+
+#define MAX_UNIT_BYTES 292
+
+/* type, bytes of 256 weights, scales (and minimums) for every 16 weights or 32, has minimums; and how unpack_lanes.h
+ * gives codes: with an offset of 2^n (-1: none), with signs apart. */
+#define ROUNDED_TYPES(T)                                                                                               \
+    T(q4_0, 144, false, false, 3, false)                                                                               \
+    T(q4_1, 160, false, true, -1, false)                                                                               \
+    T(q5_0, 176, false, false, 4, false)                                                                               \
+    T(q5_1, 192, false, true, -1, false)                                                                               \
+    T(q8_0, 272, false, false, 7, false)                                                                               \
+    T(q8_k, 292, false, false, 7, false)                                                                               \
+    T(q2_k, 84, true, true, -1, false)                                                                                 \
+    T(q3_k, 110, true, false, 2, false)                                                                                \
+    T(q4_k, 144, false, true, -1, false)                                                                               \
+    T(q5_k, 176, false, true, -1, false)                                                                               \
+    T(q6_k, 210, true, false, 5, false)                                                                                \
+    T(iq4_nl, 144, false, false, 7, false)                                                                             \
+    T(iq4_xs, 136, false, false, 7, false)                                                                             \
+    T(iq2_xxs, 66, false, false, -1, true)                                                                             \
+    T(iq2_xs, 74, true, false, -1, true)                                                                               \
+    T(iq2_s, 82, true, false, -1, true)                                                                                \
+    T(iq3_xxs, 98, false, false, -1, true)                                                                             \
+    T(iq3_s, 110, false, false, -1, true)                                                                              \
+    T(iq1_s, 50, false, false, 7, false)                                                                               \
+    T(iq1_m, 56, true, false, 7, false)                                                                                \
+    T(mxfp4, 136, false, false, 4, false)                                                                              \
+    T(nvfp4, 144, true, false, 7, false)                                                                               \
+    T(tq1_0, 54, false, false, 7, false)                                                                               \
+    T(tq2_0, 66, false, false, 7, false)                                                                               \
+    T(q1_0, 36, false, false, 7, false)                                                                                \
+    T(q2_0, 72, false, false, 7, false)
+
+/* At most four rows of n_units whole units; tails: what follows them, filled up with zeros, or NULL. */
+typedef void rows_fn(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,
+                     const uint8_t (*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x, float *y);
+
+struct tms_rounded_codec {
+    const char *name;
+    size_t number; /* in the table */
+    size_t unit_bytes;
+    bool by_16, has_mins;
+    rows_fn *rows;
+#if defined(__x86_64__)
+    rows_fn *rows_avx2, *rows_vnni;
+#endif
+};
+
+#if defined(__x86_64__)
+#define TMS_TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi,bmi2")))
+#endif
+
+#endif
