@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain eval run tokenize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -33,6 +33,7 @@ _tamis()
     diff) options="--all" ;;
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
+    calibrate) options="--data --output --samples --seqlen --seed --no-bos --parse-special --imatrix --process-output --ram" ;;
     eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
         --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --llm-int8 --logits --hidden" ;;

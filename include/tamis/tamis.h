@@ -578,6 +578,52 @@ tms_status tms_evaluate_tasks(const char *model, const char *tasks, const struct
                               struct tms_tasks_result **out, struct tms_error *err);
 void tms_tasks_free(struct tms_tasks_result *result);
 
+/* ---- calibrating ---------------------------------------------------------------------------------------------- */
+
+struct tms_calibrate_progress {
+    double share, seconds;
+    uint64_t layer, n_layers; /* that is being walked */
+};
+
+struct tms_calibrate_options {
+    const char *data;    /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
+    uint64_t n_samples;  /* at most so many sequences; 0: all */
+    uint64_t length;     /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
+    bool draw;           /* the samples are drawn by `seed`; else they are the first ones */
+    uint64_t seed;
+    bool no_bos;         /* no BOS in front of a sequence, whatever the vocabulary says */
+    bool parse_special;  /* the texts of special tokens are special tokens */
+    const char *imatrix; /* also write an importance matrix here: .dat in the old format, else GGUF; or NULL */
+    bool process_output; /* the importance matrix has an entry of the output layer, too */
+    uint64_t ram;        /* most memory in bytes; 0: what 2048 tokens at a time and one layer need */
+    unsigned n_threads;  /* 0: all processors; the same result */
+    void (*progress)(void *ctx, const struct tms_calibrate_progress *progress);
+    void *progress_ctx;
+};
+
+/* How often each expert of a layer was chosen. */
+struct tms_coverage {
+    uint64_t layer;
+    size_t n_experts;
+    uint64_t *tokens; /* [n_experts] */
+};
+
+struct tms_calibrate_result {
+    size_t n_sequences, n_tokens, n_inputs;
+    uint64_t resumed_at; /* layers that an earlier run had finished */
+    size_t n_coverage;
+    struct tms_coverage *coverage; /* layers with experts */
+    uint64_t planned_bytes;        /* with options.ram: memory that the plan counts with */
+    double seconds;
+};
+
+/* Runs a model over a text, layer by layer, and writes what the inputs of its linear layers look like to `path`, a
+ * safetensors file (docs/calibration.md). Hidden states wait in the folder PATH.work, where a killed run goes on; it is
+ * removed at the end. Freed with tms_calibrate_free. */
+tms_status tms_calibrate(const char *model, const char *path, const struct tms_calibrate_options *options,
+                         struct tms_calibrate_result *result, struct tms_error *err);
+void tms_calibrate_free(struct tms_calibrate_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <xxhash.h>
 
 #include "engine/net_parts.h"
 #include "model/metadata.h"
@@ -493,6 +494,63 @@ void tms_net_describe(const struct tms_net *net, struct tms_net_info *info)
                                                  : c->rope.original_context        ? c->rope.original_context
                                                                                    : c->context,
                                   .stride = tms_net_stride(net)};
+}
+
+/* Whether a row of `places` says where the linear layer's weight is. */
+static bool is_place_of(const struct tms_net *net, size_t place, enum tms_linear linear)
+{
+    switch (places[place].kind) {
+    case LINEAR: return places[place].which == (int)linear;
+    case EXPERT: return (int)TMS_LINEAR_EXPERT_GATE + places[place].which == (int)linear;
+    case FUSED_QKV: return linear == TMS_LINEAR_Q || linear == TMS_LINEAR_K || linear == TMS_LINEAR_V;
+    case EMBEDDING: return linear == TMS_LINEAR_HEAD && net->config.tied;
+    case FUSED_GATE_UP: return linear == TMS_LINEAR_GATE || linear == TMS_LINEAR_UP;
+    default: return false;
+    }
+}
+
+bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
+                         size_t size)
+{
+    static const char ending[] = ".weight";
+    const struct tms_config *c = &net->config;
+    int layer = i < c->n_layers ? (int)i : -1;
+    for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
+        char name[128];
+        int of_layer, expert;
+        if (!is_place_of(net, k, linear)) continue;
+        tms_arch_name(name, sizeof name, places[k].hf, layer, 0);
+        const struct tms_arch_tensor *row = tms_arch_explain(net->source->arch, name, &of_layer, &expert);
+        if (!row || of_layer != layer || !tms_arch_has(net->source->arch, c, row, layer)) continue;
+        if (gguf && !row->gguf) return false;
+        if (gguf) {
+            tms_arch_name(out, size, row->gguf, layer, -1);
+            return true;
+        }
+        const char *experts = strstr(name, "experts.0.");
+        size_t n = strlen(name) - (sizeof ending - 1);
+        if (expert >= 0 && experts)
+            snprintf(out, size, "%.*s%.*s", (int)(experts + 8 - name), name, (int)(name + n - (experts + 10)),
+                     experts + 10);
+        else
+            snprintf(out, size, "%.*s", (int)n, name);
+        return true;
+    }
+    return false;
+}
+
+uint64_t tms_net_fingerprint(const struct tms_net *net)
+{
+    const struct tms_config *c = &net->config;
+    const uint64_t numbers[] = {c->n_layers, c->hidden,    c->ffn,         c->n_heads, c->n_kv_heads,
+                                c->head_dim, c->vocab,     c->experts.n,   c->experts.used, c->experts.ffn,
+                                c->experts.shared, c->latent.kv_rank, c->latent.q_rank};
+    uint64_t hash = XXH3_64bits(numbers, sizeof numbers);
+    for (uint64_t l = 0; l <= c->n_layers; l++) {
+        const float *norm = net->layers[l].vectors[TMS_VECTOR_FFN_NORM];
+        hash = XXH3_64bits_withSeed(norm, (size_t)c->hidden * sizeof *norm, hash);
+    }
+    return hash;
 }
 
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx)
