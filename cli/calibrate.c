@@ -73,8 +73,8 @@ static int print_calibrate_json(const struct calibrate *c, const struct tms_cali
         json_t *tokens = json_array();
         for (size_t k = 0; k < r->coverage[i].n_experts; k++)
             json_array_append_new(tokens, json_integer((json_int_t)r->coverage[i].tokens[k]));
-        json_array_append_new(coverage, json_pack("{s:I, s:o}", "layer", (json_int_t)r->coverage[i].layer,
-                                                  "tokens_of_experts", tokens));
+        json_array_append_new(
+            coverage, json_pack("{s:I, s:o}", "layer", (json_int_t)r->coverage[i].layer, "tokens_of_experts", tokens));
     }
     return print_json(json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "model", c->model, "data",
                                 c->options.data, "output", c->out, "sequences", (json_int_t)r->n_sequences, "tokens",

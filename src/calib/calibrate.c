@@ -69,8 +69,7 @@ static bool next_group(const struct run *r, struct group *g)
     if (g->first >= r->samples.n) return false;
     g->token = starts[g->first];
     g->length = starts[g->first + 1] - g->token;
-    do
-        g->n++;
+    do g->n++;
     while (g->first + g->n < r->samples.n && (g->n + 1) * g->length <= r->group_tokens &&
            starts[g->first + g->n + 1] - starts[g->first + g->n] == g->length);
     return true;
@@ -100,16 +99,22 @@ static uint64_t bytes_of_inputs(const struct run *r)
     return most;
 }
 
+/* One layer's, in turn. */
+static struct tms_cache_shape cache_of(struct run *r)
+{
+    return tms_net_cache(&r->info, 1, sequences_of_group(r), r->samples.longest, r->samples.longest);
+}
+
 static uint64_t bytes_of_plan(struct run *r)
 {
+    const struct tms_cache_options f32 = tms_cache_exact();
+    const struct tms_cache_shape cache = cache_of(r);
     uint64_t largest = 0;
     for (uint64_t i = 0; i <= r->info.n_layers; i++)
         if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
     size_t tokens = tokens_of_group(r);
     return tms_resident_bytes() + RESERVE + largest + tms_net_working_bytes(r->net, tokens) +
-           (uint64_t)tokens * r->info.stride * sizeof(float) + bytes_of_inputs(r) +
-           tms_cache_bytes(TMS_F32, 1, sequences_of_group(r), (size_t)r->info.n_kv_heads, r->samples.longest,
-                           (size_t)r->info.key_dim, (size_t)r->info.value_dim);
+           (uint64_t)tokens * r->info.stride * sizeof(float) + bytes_of_inputs(r) + tms_cache_bytes(&f32, &cache);
 }
 
 static tms_status make_room(struct run *r, struct tms_error *err)
@@ -127,8 +132,9 @@ static tms_status make_room(struct run *r, struct tms_error *err)
     uint64_t floats = (uint64_t)tokens_of_group(r) * r->info.stride;
     r->hidden = tms_calloc(floats, sizeof *r->hidden);
     if (!r->hidden) return tms_fail_memory(err, floats * sizeof *r->hidden);
-    return tms_cache_create(&r->cache, TMS_F32, 1, sequences_of_group(r), (size_t)r->info.n_kv_heads,
-                            r->samples.longest, (size_t)r->info.key_dim, (size_t)r->info.value_dim, err);
+    const struct tms_cache_options f32 = tms_cache_exact();
+    const struct tms_cache_shape cache = cache_of(r);
+    return tms_cache_create(&r->cache, &f32, &cache, err);
 }
 
 /* ---- the folder of work ---- */
@@ -161,10 +167,10 @@ static json_t *about_run(const struct run *r)
     snprintf(fingerprint, sizeof fingerprint, "%016llx", (unsigned long long)tms_net_fingerprint(r->net));
     snprintf(data, sizeof data, "%016llx",
              (unsigned long long)XXH3_64bits_withSeed(s->starts, (s->n + 1) * sizeof *s->starts, hash));
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "format", 1, "tamis", TAMIS_VERSION, "fingerprint",
-                     fingerprint, "architecture", r->source->arch->class_name, "data", tms_path_base(r->options->data),
-                     "ids", data, "sequences", (json_int_t)s->n, "seqlen", (json_int_t)s->longest, "tokens",
-                     (json_int_t)s->n_tokens);
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "format", 1, "tamis", TAMIS_VERSION,
+                     "fingerprint", fingerprint, "architecture", r->source->arch->class_name, "data",
+                     tms_path_base(r->options->data), "ids", data, "sequences", (json_int_t)s->n, "seqlen",
+                     (json_int_t)s->longest, "tokens", (json_int_t)s->n_tokens);
 }
 
 static tms_status check_same_run(const struct run *r, const char *path, bool *same, struct tms_error *err)
@@ -333,7 +339,8 @@ static tms_status name_weights(struct run *r, struct tms_error *err)
                 json_decref(weights);
                 return tms_fail_memory(err, 4096);
             }
-            if (l <= TMS_LINEAR_EXPERT_DOWN) r->result->n_inputs += tms_input_owner((enum tms_linear)l) == (enum tms_linear)l;
+            if (l <= TMS_LINEAR_EXPERT_DOWN)
+                r->result->n_inputs += tms_input_owner((enum tms_linear)l) == (enum tms_linear)l;
         }
     return json_object_set_new(r->about, "weights", weights) == 0 ? TMS_OK : tms_fail_memory(err, 4096);
 }

@@ -24,6 +24,8 @@ static struct tms_cache layout(const struct tms_cache_options *o, const struct t
     c.value = tms_cache_row_of(o->type, s->value_dim, s->latent ? s->value_dim : 0);
     if (s->latent) c.value.bytes = 0;
     if (o->type->exact) c.options.keep_first = c.options.keep_last = 0;
+    c.options.keep_first = smaller(c.options.keep_first, INT32_MAX); /* as many positions as a context can have */
+    c.options.keep_last = smaller(c.options.keep_last, INT32_MAX);
     c.n_first = smaller(c.options.keep_first, s->capacity);
     if (c.options.keep_last) {
         size_t pass = smaller(s->pass, s->capacity);

@@ -75,6 +75,9 @@ struct tms_cache {
  * not turned, scales from the largest number. TMS_EINPUT with the list for other names. */
 tms_status tms_cache_type(const char *name, const struct tms_cache_type **out, struct tms_error *err);
 
+/* f32, nothing else. */
+struct tms_cache_options tms_cache_exact(void);
+
 /* Whether rows of these sizes can be stored so. TMS_EINPUT names the model, the type and the size. */
 tms_status tms_cache_check(const struct tms_cache_options *options, const struct tms_cache_shape *shape,
                            const char *model, struct tms_error *err);

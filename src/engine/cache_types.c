@@ -175,6 +175,11 @@ tms_status tms_cache_type(const char *name, const struct tms_cache_type **out, s
                     name);
 }
 
+struct tms_cache_options tms_cache_exact(void)
+{
+    return (struct tms_cache_options){.type = &types[0]};
+}
+
 static size_t part_bytes(const struct tms_cache_part *p)
 {
     if (p->form->codec == TMS_TYPE_NONE) return p->n + (p->n + p->tile - 1) / p->tile * sizeof(float);

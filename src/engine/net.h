@@ -43,9 +43,9 @@ enum tms_linear {
     TMS_LINEAR_EXPERT_DOWN,
 };
 
-/* Sees x [n][stride], the input of a linear layer: `cols` columns; what lies behind them is of no meaning. Layers that share
- * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but for
- * experts, which see only the tokens that are routed to them. */
+/* Sees x [n][stride], the input of a linear layer: `cols` columns; what lies behind them is of no meaning. Layers that
+ * share their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but
+ * for experts, which see only the tokens that are routed to them. */
 struct tms_tap {
     uint64_t layer;
     enum tms_linear linear;
@@ -95,14 +95,6 @@ void tms_net_describe(const struct tms_net *net, struct tms_net_info *info);
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx);
 void tms_net_watch_routing(struct tms_net *net, tms_routing_fn routing, void *ctx);
 
-/* The name of a linear layer's weight (of all experts', for theirs): as folders have it, without ".weight" and with
- * "experts" for "experts.N", or as GGUF files have it. False if layer i (n_layers: the head) has no such weight. */
-bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
-                         size_t size);
-/* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
- * from it, another one for models of other training. */
-uint64_t tms_net_fingerprint(const struct tms_net *net);
-
 /* A cache for passes of at most `pass` tokens. n_layers: all, or 1 to serve them in turn. */
 static inline struct tms_cache_shape tms_net_cache(const struct tms_net_info *info, uint64_t n_layers, size_t n_seqs,
                                                    size_t capacity, size_t pass)
@@ -116,6 +108,14 @@ static inline struct tms_cache_shape tms_net_cache(const struct tms_net_info *in
                                     .latent = info->latent,
                                     .pass = pass};
 }
+
+/* The name of a linear layer's weight (of all experts', for theirs): as folders have it, without ".weight" and with
+ * "experts" for "experts.N", or as GGUF files have it. False if layer i (n_layers: the head) has no such weight. */
+bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
+                         size_t size);
+/* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
+ * from it, another one for models of other training. */
+uint64_t tms_net_fingerprint(const struct tms_net *net);
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);

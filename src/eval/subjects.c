@@ -19,8 +19,8 @@ tms_status tms_subjects_open(struct tms_subjects *s, const char *model, const st
     s->n_models = options->base ? 2 : 1;
     s->caches[0].keep_first = (size_t)options->cache_keep_first;
     s->caches[0].keep_last = (size_t)options->cache_keep_last;
-    tms_status status = tms_cache_type("f32", &s->caches[1].type, err);
-    if (status == TMS_OK) status = tms_cache_type(options->cache ? options->cache : "f32", &s->caches[0].type, err);
+    s->caches[1] = tms_cache_exact();
+    tms_status status = tms_cache_type(options->cache ? options->cache : "f32", &s->caches[0].type, err);
     s->weights_alone = status == TMS_OK && s->caches[0].type == s->caches[1].type && options->int8_outlier == 0;
     for (size_t m = 0; m < s->n_models && status == TMS_OK; m++) {
         status = tms_source_open(&s->sources[m], s->paths[m], NULL, NULL, err);
