@@ -353,12 +353,10 @@ static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o,
     return status;
 }
 
-/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. */
-static uint32_t ggml_dims(const struct planned *t)
+/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. llama-quantize writes what is left. */
+static void drop_dims(struct planned *t)
 {
-    uint32_t n = t->n_dims, first = 0;
-    while (n > 1 && t->shape[first] == 1) n--, first++;
-    return n;
+    while (t->n_dims > 1 && t->shape[0] == 1) memmove(t->shape, t->shape + 1, --t->n_dims * sizeof *t->shape);
 }
 
 static tms_status assign_mixture(struct plan *p)
@@ -371,9 +369,10 @@ static tms_status assign_mixture(struct plan *p)
     tms_status status = m && overrides ? TMS_OK : tms_fail_memory(p->err, p->n * sizeof *m);
     if (status == TMS_OK) status = mixture_options(p, &o, overrides);
     for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
-        const struct planned *to = &p->tensors[i];
+        struct planned *to = &p->tensors[i];
+        if (p->t->spec.ftype->id != TMS_FTYPE_COPY) drop_dims(to);
         m[i] = (struct tms_mixture_tensor){.name = to->name,
-                                           .n_dims = ggml_dims(to),
+                                           .n_dims = to->n_dims,
                                            .n_cols = to->n_dims ? to->shape[to->n_dims - 1] : 1,
                                            .n_mats = to->n_dims > 2 ? to->shape[to->n_dims - 3] : 1,
                                            .source = s->kind == TMS_SOURCE_GGUF ? to->type : TMS_F32};
