@@ -56,9 +56,9 @@ void tms_round_row(const float *x, size_t n, struct tms_rounded_unit *units)
 
 /* ---- sums ---- */
 
-static float add_lanes(float *lanes)
+static float add_lanes(float *lanes, int n)
 {
-    for (int half = 8; half > 0; half /= 2)
+    for (int half = n / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
     return lanes[0];
 }
@@ -87,26 +87,26 @@ TMS_INLINE void add_16(const int8_t *w, const int8_t *x, float scale, float *lan
 TMS_INLINE void add_unit(const struct unpacked *u, const struct tms_rounded_unit *x, bool by_16, bool has_mins,
                          float *lanes, float *mins)
 {
-    for (int j = 0; j < 16; j++) /* a quarter of a unit has sixteen lanes */
+    for (int j = 0; j < 16; j++) /* half of a unit has all lanes */
         add_16(u->codes + 16 * j, x->codes + 16 * j, u->scales[by_16 ? j : j / 2] * x->scales[j / 2],
-               lanes + 4 * (j % 4));
+               lanes + 4 * (j % 8));
     for (int j = 0; has_mins && j < (by_16 ? 16 : 8); j++)
         mins[j] = fmaf(u->mins[j], by_16 ? x->by_16[j] : x->by_32[j], mins[j]);
 }
 
-#define ROW_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs)                                              \
+#define ROW_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs, book)                                        \
     static void rows_##name(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,                      \
                             const uint8_t(*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x, float *y)         \
     {                                                                                                                  \
         for (size_t r = 0; r < n_rows; r++) {                                                                          \
-            float lanes[16] = {0}, mins[16] = {0};                                                                     \
+            float lanes[32] = {0}, mins[16] = {0};                                                                     \
             for (size_t i = 0; i < n_units + (tails ? 1 : 0); i++) {                                                   \
                 struct unpacked u;                                                                                     \
                 unpack_##name(i < n_units ? rows + r * row_bytes + i * (unit_bytes) : tails[r], &u);                   \
                 add_unit(&u, x + i, by_16, has_mins, lanes, mins);                                                     \
             }                                                                                                          \
-            y[r] = add_lanes(lanes);                                                                                   \
-            if (has_mins) y[r] -= add_lanes(mins);                                                                     \
+            y[r] = add_lanes(lanes, 32);                                                                               \
+            if (has_mins) y[r] -= add_lanes(mins, 16);                                                                 \
         }                                                                                                              \
     }
 ROUNDED_TYPES(ROW_FUNCTION)
@@ -143,13 +143,13 @@ ROUNDED_TYPES(ROW_FUNCTION)
 /* ---- the table ---- */
 
 enum {
-#define NUMBER(name, unit_bytes, by_16, has_mins, shift, has_signs) NUMBER_##name,
+#define NUMBER(name, unit_bytes, by_16, has_mins, shift, has_signs, book) NUMBER_##name,
     ROUNDED_TYPES(NUMBER)
 #undef NUMBER
 };
 
 static const struct tms_rounded_codec codecs[] = {
-#define ROW(name, unit_bytes, by_16, has_mins, shift, has_signs)                                                       \
+#define ROW(name, unit_bytes, by_16, has_mins, shift, has_signs, book)                                                 \
     {#name, NUMBER_##name, unit_bytes, by_16, has_mins, rows_##name VECTOR_FUNCTIONS(name)},
     ROUNDED_TYPES(ROW)
 #undef ROW

@@ -4,8 +4,8 @@
  * are x = scale * code - min with a scale for every 16 or 32 of them, whatever their type. A product of codes is an
  * integer, and so is their sum: both are exact.
  *
- * tms_rounded_rows has one order of sums, whatever the CPU and the rows around it: lane l of 16 takes the sums of four
- * products that lie 64 apart, 4 l, 4 l + 64, … of a row, and adds scale * (float)sum, fused; scale is the weight's
+ * tms_rounded_rows has one order of sums, whatever the CPU and the rows around it: lane l of 32 takes the sums of four
+ * products that lie 128 apart, 4 l, 4 l + 128, … of a row, and adds scale * (float)sum, fused; scale is the weight's
  * times the activations', rounded once. Minimums are collected apart, lane j for the j-th of every unit. Lanes are
  * added in halves; last, minimums are subtracted. tms_rounded_tile adds block after block of 32 (or 16) instead. */
 #ifndef TMS_ENGINE_KERNELS_ROUNDED_H

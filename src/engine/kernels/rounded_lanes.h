@@ -6,9 +6,9 @@
 
 struct NAME(sums) {
 #if LANES == 16
-    __m512 products;
+    __m512 products[2];
 #else
-    __m256 products[2];
+    __m256 products[4];
 #endif
     __m256 mins[2];
 };
@@ -16,9 +16,9 @@ struct NAME(sums) {
 INLINE void NAME(clear)(struct NAME(sums) * s)
 {
 #if LANES == 16
-    s->products = _mm512_setzero_ps();
+    s->products[0] = s->products[1] = _mm512_setzero_ps();
 #else
-    s->products[0] = s->products[1] = _mm256_setzero_ps();
+    for (int i = 0; i < 4; i++) s->products[i] = _mm256_setzero_ps();
 #endif
     s->mins[0] = s->mins[1] = _mm256_setzero_ps();
 }
@@ -36,16 +36,17 @@ INLINE void NAME(add_unit)(const struct NAME(unit) * u, const struct tms_rounded
                                _mm512_permutexvar_ps(_mm512_srli_epi32(lane, 1), _mm512_castps256_ps512(x_scales)));
     else
         scales = _mm512_castps256_ps512(_mm256_mul_ps(u->scales[0], x_scales));
+#pragma GCC unroll 4
     for (int p = 0; p < 4; p++) {
         const __m512i place = by_16 ? _mm512_add_epi32(_mm512_srli_epi32(lane, 2), _mm512_set1_epi32(4 * p))
                                     : _mm512_add_epi32(_mm512_srli_epi32(lane, 3), _mm512_set1_epi32(2 * p));
-        const __m512i w = _mm512_inserti64x4(_mm512_castsi256_si512(u->codes[2 * p]), u->codes[2 * p + 1], 1);
         __m512i codes = _mm512_loadu_si512(x->codes + 64 * p), sum = _mm512_setzero_si512();
         if (has_signs)
             codes = _mm512_mask_sub_epi8(codes, (uint64_t)u->signs[2 * p + 1] << 32 | u->signs[2 * p], sum, codes);
         if (shift >= 0) sum = _mm512_slli_epi32(_mm512_loadu_si512(x->sums + 16 * p), (unsigned)shift);
-        sum = _mm512_dpbusd_epi32(sum, w, codes);
-        s->products = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(place, scales), s->products);
+        sum = _mm512_dpbusd_epi32(sum, u->pairs[p], codes);
+        s->products[p % 2] =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(place, scales), s->products[p % 2]);
     }
 #else
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -55,6 +56,7 @@ INLINE void NAME(add_unit)(const struct NAME(unit) * u, const struct tms_rounded
     if (by_16)
         scales[1] = _mm256_mul_ps(u->scales[1],
                                   _mm256_permutevar8x32_ps(x_scales, _mm256_add_epi32(halves, _mm256_set1_epi32(4))));
+#pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {
         const __m256i place = by_16 ? _mm256_add_epi32(quarters, _mm256_set1_epi32(2 * (j % 4))) : _mm256_set1_epi32(j);
         __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(x->codes + 32 * j)), w = u->codes[j];
@@ -68,8 +70,8 @@ INLINE void NAME(add_unit)(const struct NAME(unit) * u, const struct tms_rounded
         if (shift >= 0 && shift < 7)
             sum = _mm256_add_epi32(
                 sum, _mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(x->sums + 8 * j)), shift));
-        s->products[j % 2] = _mm256_fmadd_ps(
-            _mm256_cvtepi32_ps(sum), _mm256_permutevar8x32_ps(scales[by_16 ? j / 4 : 0], place), s->products[j % 2]);
+        s->products[j % 4] = _mm256_fmadd_ps(
+            _mm256_cvtepi32_ps(sum), _mm256_permutevar8x32_ps(scales[by_16 ? j / 4 : 0], place), s->products[j % 4]);
     }
 #endif
     if (!has_mins) return;
@@ -85,9 +87,11 @@ INLINE __m128 NAME(fold)(__m256 v)
 INLINE __m128 NAME(fold_products)(const struct NAME(sums) * s)
 {
 #if LANES == 16
-    return NAME(fold)(_mm256_add_ps(_mm512_castps512_ps256(s->products), _mm512_extractf32x8_ps(s->products, 1)));
+    const __m512 sum = _mm512_add_ps(s->products[0], s->products[1]);
+    return NAME(fold)(_mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1)));
 #else
-    return NAME(fold)(_mm256_add_ps(s->products[0], s->products[1]));
+    return NAME(fold)(
+        _mm256_add_ps(_mm256_add_ps(s->products[0], s->products[2]), _mm256_add_ps(s->products[1], s->products[3])));
 #endif
 }
 
@@ -99,13 +103,20 @@ INLINE __m128 NAME(add_four)(const __m128 v[4])
     return _mm_add_ps(_mm_shuffle_ps(ab, cd, _MM_SHUFFLE(2, 0, 2, 0)), _mm_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 1, 3, 1)));
 }
 
+INLINE void NAME(fetch)(const uint8_t *from, int n)
+{
+#pragma GCC unroll 5
+    for (int i = 0; i < n; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+}
+
 /* Row after row, as they lie in memory: several at once would be more streams than are fetched ahead well. Only the
  * last additions are shared. */
-#define ROW_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs)                                              \
+#define ROW_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs, book)                                        \
     TARGET static void NAME(rows_##name)(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_units,         \
                                          const uint8_t(*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x,      \
                                          float *y)                                                                     \
     {                                                                                                                  \
+        const uint8_t *values = (book) < TMS_IQ_BOOKS ? tms_iq_values(book) : NULL;                                    \
         __m128 products[ROWS], mins[ROWS];                                                                             \
         for (size_t r = 0; r < ROWS; r++) products[r] = mins[r] = _mm_setzero_ps();                                    \
         for (size_t r = 0; r < n_rows; r++) {                                                                          \
@@ -114,7 +125,8 @@ INLINE __m128 NAME(add_four)(const __m128 v[4])
             for (size_t i = 0; i < n_units + (tails ? 1 : 0); i++) {                                                   \
                 const uint8_t *b = i < n_units ? rows + r * row_bytes + i * (unit_bytes) : tails[r];                   \
                 struct NAME(unit) u;                                                                                   \
-                for (int k = 0; k < (unit_bytes); k += 64) _mm_prefetch((const char *)b + AHEAD + k, _MM_HINT_T0);     \
+                u.values = values;                                                                                     \
+                NAME(fetch)(b + AHEAD, unit_bytes);                                                                    \
                 NAME(unpack_##name)(b, &u);                                                                            \
                 NAME(add_unit)(&u, x + i, by_16, has_mins, shift, has_signs, &sums);                                   \
             }                                                                                                          \

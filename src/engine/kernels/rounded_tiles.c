@@ -32,17 +32,19 @@ _Static_assert(sizeof(struct tile) <= TMS_ROUNDED_SCRATCH, "scratch");
 /* One unit of one row: unsigned codes [256], scales and minimums [8] or [16]. */
 typedef void unpack_fn(const uint8_t *b, uint8_t *codes, float *scales, float *mins);
 
-#define UNPACK_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs)                                           \
+#define UNPACK_FUNCTION(name, unit_bytes, by_16, has_mins, shift, has_signs, book)                                     \
     TARGET static void bytes_##name(const uint8_t *b, uint8_t *codes, float *scales, float *mins)                      \
     {                                                                                                                  \
         struct NAME(unit) u;                                                                                           \
+        u.values = (book) < TMS_IQ_BOOKS ? tms_iq_values(book) : NULL;                                                 \
         NAME(unpack_##name)(b, &u);                                                                                    \
-        for (int j = 0; j < 8; j++) {                                                                                  \
-            __m256i v = u.codes[j];                                                                                    \
-            if (has_signs) v = NAME(with_signs)(v, u.signs[j]);                                                        \
-            if (!(has_mins))                                                                                           \
-                v = _mm256_add_epi8(v, _mm256_set1_epi8((char)(128 - ((shift) >= 0 ? 1 << ((shift)&7) : 0))));         \
-            _mm256_store_si256((__m256i *)(void *)(codes + 32 * j), v);                                                \
+        const __m512i zero = _mm512_setzero_si512();                                                                   \
+        const __m512i offset = _mm512_set1_epi8((char)(128 - ((shift) >= 0 ? 1 << ((shift)&7) : 0)));                  \
+        for (int p = 0; p < 4; p++) {                                                                                  \
+            __m512i v = u.pairs[p];                                                                                    \
+            if (has_signs) v = _mm512_mask_sub_epi8(v, (uint64_t)u.signs[2 * p + 1] << 32 | u.signs[2 * p], zero, v);  \
+            if (!(has_mins)) v = _mm512_add_epi8(v, offset);                                                           \
+            _mm512_store_si512(codes + 64 * p, v);                                                                     \
         }                                                                                                              \
         for (int i = 0; i < ((by_16) ? 2 : 1); i++) {                                                                  \
             _mm256_store_ps(scales + 8 * i, u.scales[i]);                                                              \
@@ -53,7 +55,7 @@ ROUNDED_TYPES(UNPACK_FUNCTION)
 #undef UNPACK_FUNCTION
 
 static unpack_fn *const unpackers[] = {
-#define ROW(name, unit_bytes, by_16, has_mins, shift, has_signs) bytes_##name,
+#define ROW(name, unit_bytes, by_16, has_mins, shift, has_signs, book) bytes_##name,
     ROUNDED_TYPES(ROW)
 #undef ROW
 };
