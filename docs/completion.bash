@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize diff verify explain eval run tokenize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -22,7 +22,7 @@ _tamis()
         return ;;
     --source|--model|--manifest|--base|--data|--tasks|--ids) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --style) mapfile -t COMPREPLY < <(compgen -W "llama full" -- "$current"); return ;;
-    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16" -- "$current"); return ;;
+    --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 q5_0 q4_0 c8" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
     esac
     case $command in
@@ -33,9 +33,10 @@ _tamis()
     diff) options="--all" ;;
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
-    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --llm-int8 --tasks" ;;
+    calibrate) options="--data --output --samples --seqlen --seed --no-bos --parse-special --imatrix --process-output --ram" ;;
+    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
-        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --llm-int8 --logits --hidden" ;;
+        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --llm-int8 --logits --hidden" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac

@@ -125,6 +125,7 @@ tms_status tms_evaluate(const char *model, const struct tms_eval_options *option
         r.context = w.context;
         r.bos = w.bos;
         r.weights_alone = subjects.weights_alone;
+        r.cache_bytes = subjects.cache_bytes;
         r.by_layer = subjects.by_layer;
         r.planned_bytes = options->ram ? subjects.planned_bytes : 0;
         r.run_seconds = subjects.seconds;

@@ -133,7 +133,7 @@ text=models/pebble/eval.txt
 expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
 expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
 expect eval_says_what_is_measured 0 '^weights alone: activations f32$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2
-expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
+expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16, 197 kB a window$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
 expect eval_llm_int8 0 '8 bits below 5,' bash -c "'$tamis' quantize models/pebble --to int8 -o '$scratch/int8' -q && '$tamis' eval '$scratch/int8' --data $text --ctx 64 --chunks 2 --llm-int8=5 | sed 's/, others/,/'"
 expect eval_divergence 0 '^KL divergence +0\.009720 ± 0\.000469$' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8
 expect eval_json 0 '"p99.9": 0\.0975' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8 --json

@@ -389,6 +389,37 @@ static void half_precision_cache_is_no_longer_weights_alone(void **state)
     assert_true(fabs(f16.perplexity.value / f32.perplexity.value - 1) < 1e-3);
 }
 
+/* The same model as its own base shows the cache alone. Bounds of the KL divergence. */
+static void quantized_caches_lose_little(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *kv;
+        uint64_t first, last, bytes; /* of one window of 64: 6 layers, 2 heads, keys and values of 64 */
+        double bound;
+    } caches[] = {{"f32", 0, 0, 6 * 2 * 2 * 256 * 64, 0},    {"q8_0", 0, 0, 6 * 2 * 2 * 68 * 64, 1e-3},
+                  {"c8", 0, 0, 6 * 2 * 2 * 68 * 64, 1e-3},   {"q5_0", 0, 0, 6 * 2 * 2 * 44 * 64, 3e-3},
+                  {"q4_0", 0, 0, 6 * 2 * 2 * 36 * 64, 1e-2}, {"q4_0", 4, 0, 6 * 2 * 2 * (36 * 64 + 128 * 4), 1e-2}};
+    double before = 0;
+    for (size_t i = 0; i < sizeof caches / sizeof *caches; i++) {
+        struct tms_eval_options o = {.context = 64,
+                                     .n_chunks = 4,
+                                     .base = pebble(),
+                                     .cache = caches[i].kv,
+                                     .cache_keep_first = caches[i].first,
+                                     .cache_keep_last = caches[i].last};
+        struct tms_eval_result r = evaluate(pebble(), o);
+        assert_int_equal(r.cache_bytes, caches[i].bytes);
+        assert_int_equal(r.weights_alone, i == 0);
+        if (!(r.kl.mean.value <= caches[i].bound)) fail_msg("%s: %g", caches[i].kv, r.kl.mean.value);
+        if (caches[i].first && !(r.kl.mean.value < before)) fail_msg("the first tokens at 16 bits do not help");
+        before = r.kl.mean.value;
+        o.ram = 40 << 20;
+        struct tms_eval_result bounded = evaluate(pebble(), o);
+        assert_true(bounded.kl.mean.value == r.kl.mean.value);
+    }
+}
+
 static void count_calls(void *ctx, const struct tms_eval_progress *p)
 {
     struct tms_eval_progress *last = ctx;
@@ -570,6 +601,7 @@ int main(void)
         cmocka_unit_test(hidden_states_on_disk_come_back),
         cmocka_unit_test(windows_begin_with_bos_where_the_vocabulary_says_so),
         cmocka_unit_test(half_precision_cache_is_no_longer_weights_alone),
+        cmocka_unit_test(quantized_caches_lose_little),
         cmocka_unit_test(progress_ends_with_the_result),
         cmocka_unit_test(bad_input_is_refused_in_one_line),
         cmocka_unit_test(logits_that_are_no_numbers_are_named),
