@@ -449,6 +449,15 @@ static void bad_input_is_refused_in_one_line(void **state)
     write_whole(few, "Only a few words.", 17);
     TRY("tokens are too few: a window needs 512", .data = few);
     TRY("no such file", .data = "/nowhere.txt");
+    write_whole(few, "", 0);
+    TRY("0 tokens are too few", .data = few);
+    write_whole(few, "One line.\nAnother: \xc3\xa9 \xe9.\n", 26);
+    TRY("few.txt: line 2 (from byte 10 on) is no UTF-8", .data = few);
+    write_whole(few, "\xff\xfeO\0n\0e\0", 8); /* UTF-16 */
+    TRY("line 1 (from byte 0 on) is no UTF-8", .data = few);
+    TRY("is not a regular file", .data = pebble());
+    write_whole(ids, "1 2\n\x80\x1b[1m", 9); /* what a terminal would obey is not shown */
+    TRY("line 2: '??[1m' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4\n5 6 x", 13);
     TRY("line 2: 'x' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4 5 6 4096 7", 18);
