@@ -24,6 +24,8 @@ static const struct command commands[] = {
      "tamis explain q4_k", run_explain},
     {"run", "MODEL -p TEXT [-n N] | --ids IDS --logits OUT", "continue a text, or write the logits of token ids",
      "tamis run models/pebble -p 'The emperor' -n 48 --temp 0", run_run},
+    {"bench", "MODEL [-p N] [-n N] [-d DEPTH]", "measure tokens per second, beside what the machine does at most",
+     "tamis bench models/pebble -p 256 -n 64 -r 3", run_bench},
     {"tokenize", "MODEL [--special] [--jsonl]", "show how a model reads a text: pieces and token ids",
      "echo 'Hello, world!' | tamis tokenize models/pebble", run_tokenize},
     {"types", "", "list the types of files and of tensors", "tamis types", run_types},

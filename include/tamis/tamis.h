@@ -423,6 +423,50 @@ tms_status tms_session_generate(struct tms_session *session, const struct tms_pr
                                 struct tms_error *err);
 void tms_generation_free(struct tms_generation *generation);
 
+/* ---- measuring speed ------------------------------------------------------------------------------------------- */
+
+/* Mean and standard deviation over the repetitions; the latter is 0 for one. */
+struct tms_figure {
+    double mean, deviation;
+};
+
+struct tms_bench_progress {
+    const char *what;   /* "warm-up", "prompt", "text", at last "machine" */
+    size_t done, total; /* repetitions */
+};
+typedef void (*tms_bench_progress_fn)(void *ctx, const struct tms_bench_progress *progress);
+
+struct tms_bench_options {
+    size_t n_prompt; /* tokens read at once; 0: not measured */
+    size_t n_text;   /* tokens made one after the other; 0: not measured */
+    size_t depth;    /* tokens that are in the cache before either */
+    size_t n_repetitions;
+    tms_bench_progress_fn progress; /* from the calling thread */
+    void *progress_ctx;
+};
+
+struct tms_bench_result {
+    unsigned n_threads;
+    struct tms_figure prompt;      /* tokens a second while reading a prompt */
+    struct tms_figure first_token; /* seconds from a prompt to its first token */
+    struct tms_figure text;        /* tokens a second while making text */
+    /* Multiplications and additions in a second, of linear layers and attention */
+    double prompt_operations, text_operations;
+    double text_bytes;     /* of weights that making text reads in a second */
+    uint64_t weight_bytes; /* that one token reads */
+    uint64_t cache_bytes;  /* keys and values of the positions that were used */
+    /* What the machine does at most with as many threads, measured just after */
+    const char *cpu;           /* vector instructions in use: "avx512" */
+    double peak_operations;    /* f32 fused multiply-adds in registers, counted as two */
+    double peak_bytes;         /* read from memory in a second */
+    uint64_t peak_read_bytes;  /* size of what was read for that: larger than the last cache, if memory allows it */
+    uint64_t last_cache_bytes; /* 0: unknown */
+};
+/* Reads made-up prompts and makes text, greedily, never ending early. TMS_EUSAGE if nothing is to be measured,
+ * TMS_EINPUT if depth and tokens do not fit into the session's context. What the session had read is forgotten. */
+tms_status tms_session_bench(struct tms_session *session, const struct tms_bench_options *options,
+                             struct tms_bench_result *out, struct tms_error *err);
+
 /* ---- how types work ------------------------------------------------------------------------------------------ */
 
 /* Consecutive bytes of a block. */
