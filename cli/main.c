@@ -24,6 +24,8 @@ static const struct command commands[] = {
      "tamis explain q4_k", run_explain},
     {"run", "MODEL -p TEXT [-n N] | --ids IDS --logits OUT", "continue a text, or write the logits of token ids",
      "tamis run models/pebble -p 'The emperor' -n 48 --temp 0", run_run},
+    {"chat", "MODEL [--system TEXT] [--template NAME]", "talk with a model, in a terminal or through a pipe",
+     "tamis chat qwen-q4_k_m.gguf", run_chat},
     {"bench", "MODEL [-p N] [-n N] [-d DEPTH]", "measure tokens per second, beside what the machine does at most",
      "tamis bench models/pebble -p 256 -n 64 -r 3", run_bench},
     {"tokenize", "MODEL [--special] [--jsonl]", "show how a model reads a text: pieces and token ids",
