@@ -129,6 +129,10 @@ expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' t
 expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
+expect bench_table 0 '^\| pebble \| 11\.6 MB \| 5\.77 M \| +1 \| tg4 @ d9 +\| +[0-9.]+ ± [0-9.]+ \| +[0-9.]+ \| +[0-9]+ % \| +[0-9]+ % \|$' "$tamis" bench models/pebble -p 8 -n 4 -r 2 -d 9 -t 1
+expect bench_json 0 '"weight_bytes": 11534336' "$tamis" bench models/pebble -p 0 -n 4 -r 1 -t 1,2 --json
+expect bench_of_nothing 1 'nothing would be measured' "$tamis" bench models/pebble -p 0 -n 0
+expect bench_threads_are_numbers 1 "threads '1,x'" "$tamis" bench models/pebble -t 1,x
 text=models/pebble/eval.txt
 expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
 expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
