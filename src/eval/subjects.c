@@ -167,7 +167,8 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
                             .ram = s->options->ram,
                             .progress = s->options->progress,
                             .progress_ctx = s->options->progress_ctx};
-    if (walk.ram) walk.resident = tms_resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
+    if (walk.ram)
+        walk.resident = tms_resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
     status = tms_walk_plan(&plan, &walk, err);
     s->by_layer = plan.by_layer;
     s->planned_bytes = plan.bytes;
