@@ -318,18 +318,22 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
 /* ---- running a model ------------------------------------------------------------------------------------------- */
 
 /* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
- * f32. Results are the same bits for any number of threads. One call at a time. */
+ * f32, or rounded to 8 bits where that is fast. Results are the same bits for any number of threads. One call at a
+ * time. */
 struct tms_session;
 
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
+    bool fast;          /* the inputs of linear layers are rounded to 8 bits in blocks of 32, if weights are of a type
+                         * with blocks; two to eight times as fast, and about half a percent of noise in every product.
+                         * The last bits of results then depend on how tokens are cut into passes */
     const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
                          * "q4_0", "c8"; the manual says what they are */
     uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
                                            * seen from each token, are kept in f16 */
-    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
-                         * the pass reaches 6.0; results then depend on how tokens are cut into passes */
+    bool llm_int8; /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
+                    * the pass reaches 6.0; results then depend on how tokens are cut into passes */
     tms_line_fn warning;
     void *warning_ctx;
 };
@@ -494,17 +498,18 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
-    const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
-    const char *base;    /* the model to compare with, or NULL */
-    const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
-                          * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
-                          * prediction of every window counts, as papers have it */
-    uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
-    uint64_t n_chunks;   /* at most so many windows; 0: all */
-    bool no_bos;         /* no BOS, whatever the vocabulary says */
-    const char *cache;   /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
+    const char *data;  /* a text in UTF-8; special tokens in it are plain text */
+    const char *ids;   /* instead: a file of token ids between white space or commas, taken as they are */
+    const char *base;  /* the model to compare with, or NULL */
+    const char *style; /* "llama" (NULL is this): the second half of every window is predicted, its first token is
+                        * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
+                        * prediction of every window counts, as papers have it */
+    uint64_t context;  /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
+    uint64_t n_chunks; /* at most so many windows; 0: all */
+    bool no_bos;       /* no BOS, whatever the vocabulary says */
+    const char *cache; /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
     uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
+    bool fast;                                  /* the model runs as with `fast` of a session; the base never does */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */
@@ -586,10 +591,10 @@ struct tms_calibrate_progress {
 };
 
 struct tms_calibrate_options {
-    const char *data;    /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
-    uint64_t n_samples;  /* at most so many sequences; 0: all */
-    uint64_t length;     /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
-    bool draw;           /* the samples are drawn by `seed`; else they are the first ones */
+    const char *data;   /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
+    uint64_t n_samples; /* at most so many sequences; 0: all */
+    uint64_t length;    /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
+    bool draw;          /* the samples are drawn by `seed`; else they are the first ones */
     uint64_t seed;
     bool no_bos;         /* no BOS in front of a sequence, whatever the vocabulary says */
     bool parse_special;  /* the texts of special tokens are special tokens */
