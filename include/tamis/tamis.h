@@ -320,12 +320,16 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
 /* ---- running a model ------------------------------------------------------------------------------------------- */
 
 /* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
- * f32. Results are the same bits for any number of threads. One call at a time. */
+ * f32, or rounded to 8 bits where that is fast. Results are the same bits for any number of threads. One call at a
+ * time. */
 struct tms_session;
 
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
+    bool fast;          /* the inputs of linear layers are rounded to 8 bits in blocks of 32, if weights are of a type
+                         * with blocks; two to eight times as fast, and about half a percent of noise in every product.
+                         * The last bits of results then depend on how tokens are cut into passes */
     const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
                          * "q4_0", "c8"; the manual says what they are */
     uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
@@ -600,6 +604,7 @@ struct tms_eval_options {
     bool no_bos;       /* no BOS, whatever the vocabulary says */
     const char *cache; /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
     uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
+    bool fast;                                  /* the model runs as with `fast` of a session; the base never does */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */
