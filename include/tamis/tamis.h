@@ -185,6 +185,12 @@ struct tms_quantize_options {
     const char *imatrix; /* importance weights: a file of llama-imatrix, either format; or NULL */
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
+    /* Methods that read a text: */
+    const char *method;     /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
+                             * "gptq": GGUF's block types, with error feedback over `data` */
+    const char *data;       /* a text, or .jsonl, as in tms_calibrate_options */
+    uint64_t n_samples, sample_length;
+    uint64_t ram;           /* most memory of the walk over the text, in bytes; 0: no limit */
     bool leave_output_tensor;                              /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
