@@ -16,9 +16,9 @@ import sys
 
 import numpy as np
 
-from common import MODELS, Context, Refused, Table, start
+from common import MODELS, WIDER, Context, Refused, Table, start
 
-CONTEXT = start(__doc__, MODELS)
+CONTEXT = start(__doc__, MODELS + WIDER)
 os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(CONTEXT.options.peers / "llama-build" / "bin"))  # before the import
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
