@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run tokenize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run bench tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -37,6 +37,7 @@ _tamis()
     eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --fast --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
         --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --logits --hidden" ;;
+    bench) options="--n-prompt --n-gen --repetitions --depth --ctx --kv --exact --llm-int8" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac

@@ -29,6 +29,8 @@ const char *tms_version(void);
 /* Asks all running work of this process to stop soon with TMS_ECANCELLED, leaving nothing half written. Safe in a
  * signal handler. */
 void tms_cancel(void);
+/* After tms_cancel: work may begin again. */
+void tms_resume(void);
 
 /* Processors this process may use. */
 unsigned tms_n_processors(void);
@@ -407,7 +409,9 @@ struct tms_generate_options {
     struct tms_sampling sampling;
     const char *const *stops; /* texts that end the answer and are not part of it */
     size_t n_stops;
-    bool ignore_end;   /* tokens that end a text are as any other */
+    bool ignore_end;     /* tokens that end a text are as any other */
+    const int32_t *ends; /* tokens that end it in any case */
+    size_t n_ends;
     bool show_special; /* the texts of special tokens are shown */
     tms_text_fn text;  /* or NULL */
     void *text_ctx;
@@ -430,6 +434,97 @@ tms_status tms_session_generate(struct tms_session *session, const struct tms_pr
                                 const struct tms_generate_options *options, struct tms_generation *out,
                                 struct tms_error *err);
 void tms_generation_free(struct tms_generation *generation);
+
+/* ---- chatting -------------------------------------------------------------------------------------------------- */
+
+/* role: "system" (at most once, first), "user", "assistant". Nothing in a text is read as a special token. */
+struct tms_message {
+    const char *role;
+    const char *text; /* UTF-8 */
+    size_t text_bytes;
+};
+
+/* Families of chat templates that tamis writes as transformers' apply_chat_template does. */
+struct tms_chat_template_info {
+    const char *name;   /* "chatml" */
+    const char *models; /* "Qwen2, Qwen2.5, SmolLM, …" */
+};
+/* i = 0 … while it returns true. */
+bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info);
+
+/* Writes a conversation as the model's own template does, or that of this name, up to where the next answer begins.
+ * `model`: a folder or a GGUF file; its tokenizer is enough. The caller frees *text (a NUL stands behind it) and *ids;
+ * each may be NULL if it is not wanted. */
+tms_status tms_chat_render(const char *model, const char *template_name, const struct tms_message *messages, size_t n,
+                           char **text, size_t *text_bytes, int32_t **ids, size_t *n_ids, struct tms_error *err);
+
+/* A conversation with a session, which must outlive it and is used for nothing else meanwhile. */
+struct tms_chat;
+
+struct tms_chat_options {
+    const char *template_name; /* NULL: recognised from the model's own; TMS_EINPUT if that cannot be */
+    const char *system;        /* NULL: the template's own, if it has one; "": none */
+};
+tms_status tms_chat_open(struct tms_chat **out, struct tms_session *session, const struct tms_chat_options *options,
+                         struct tms_error *err);
+void tms_chat_close(struct tms_chat *chat); /* NULL is allowed */
+/* Borrowed from the chat. */
+const char *tms_chat_template_name(const struct tms_chat *chat);
+/* Forgets what was said; with another system text, as in the options. */
+tms_status tms_chat_restart(struct tms_chat *chat, const char *system, struct tms_error *err);
+
+/* As tms_text_fn; `thinking`: it is not the answer yet. */
+typedef bool (*tms_chat_text_fn)(void *ctx, const char *text, size_t n, bool thinking);
+
+/* Says something and hears the answer (options->text is not called, `hear` is; it may be NULL). Keys and values of what
+ * was said before are in the cache: only what is new is computed. TMS_EINPUT if the context has no room for what is
+ * said; nothing is then changed. An answer that was cut is remembered as far as it came. */
+tms_status tms_chat_say(struct tms_chat *chat, const char *text, size_t n, const struct tms_generate_options *options,
+                        tms_chat_text_fn hear, void *hear_ctx, struct tms_generation *out, struct tms_error *err);
+
+/* ---- measuring speed ------------------------------------------------------------------------------------------- */
+
+/* Mean and standard deviation over the repetitions; the latter is 0 for one. */
+struct tms_figure {
+    double mean, deviation;
+};
+
+struct tms_bench_progress {
+    const char *what;   /* "warm-up", "prompt", "text", at last "machine" */
+    size_t done, total; /* repetitions */
+};
+typedef void (*tms_bench_progress_fn)(void *ctx, const struct tms_bench_progress *progress);
+
+struct tms_bench_options {
+    size_t n_prompt; /* tokens read at once; 0: not measured */
+    size_t n_text;   /* tokens made one after the other; 0: not measured */
+    size_t depth;    /* tokens that are in the cache before either */
+    size_t n_repetitions;
+    tms_bench_progress_fn progress; /* from the calling thread */
+    void *progress_ctx;
+};
+
+struct tms_bench_result {
+    unsigned n_threads;
+    struct tms_figure prompt;      /* tokens a second while reading a prompt */
+    struct tms_figure first_token; /* seconds from a prompt to its first token */
+    struct tms_figure text;        /* tokens a second while making text */
+    /* Multiplications and additions in a second, of linear layers and attention */
+    double prompt_operations, text_operations;
+    double text_bytes;     /* of weights that making text reads in a second */
+    uint64_t weight_bytes; /* that one token reads */
+    uint64_t cache_bytes;  /* keys and values of the positions that were used */
+    /* What the machine does at most with as many threads, measured just after */
+    const char *cpu;           /* vector instructions in use: "avx512" */
+    double peak_operations;    /* f32 fused multiply-adds in registers, counted as two */
+    double peak_bytes;         /* read from memory in a second */
+    uint64_t peak_read_bytes;  /* size of what was read for that: larger than the last cache, if memory allows it */
+    uint64_t last_cache_bytes; /* 0: unknown */
+};
+/* Reads made-up prompts and makes text, greedily, never ending early. TMS_EUSAGE if nothing is to be measured,
+ * TMS_EINPUT if depth and tokens do not fit into the session's context. What the session had read is forgotten. */
+tms_status tms_session_bench(struct tms_session *session, const struct tms_bench_options *options,
+                             struct tms_bench_result *out, struct tms_error *err);
 
 /* ---- how types work ------------------------------------------------------------------------------------------ */
 

@@ -542,8 +542,8 @@ bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear 
 uint64_t tms_net_fingerprint(const struct tms_net *net)
 {
     const struct tms_config *c = &net->config;
-    const uint64_t numbers[] = {c->n_layers, c->hidden,    c->ffn,         c->n_heads, c->n_kv_heads,
-                                c->head_dim, c->vocab,     c->experts.n,   c->experts.used, c->experts.ffn,
+    const uint64_t numbers[] = {c->n_layers,       c->hidden,         c->ffn,          c->n_heads,      c->n_kv_heads,
+                                c->head_dim,       c->vocab,          c->experts.n,    c->experts.used, c->experts.ffn,
                                 c->experts.shared, c->latent.kv_rank, c->latent.q_rank};
     uint64_t hash = XXH3_64bits(numbers, sizeof numbers);
     for (uint64_t l = 0; l <= c->n_layers; l++) {

@@ -353,7 +353,8 @@ static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o,
     return status;
 }
 
-/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. llama-quantize writes what is left. */
+/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. llama-quantize writes what is left.
+ */
 static void drop_dims(struct planned *t)
 {
     while (t->n_dims > 1 && t->shape[0] == 1) memmove(t->shape, t->shape + 1, --t->n_dims * sizeof *t->shape);

@@ -275,7 +275,7 @@ static struct tms_eval_result evaluate_in_least(const char *model, struct tms_ev
     o.ram = 1000000;
     for (attempt = 0; tms_evaluate(model, &o, &r, &err) != TMS_OK; attempt++) {
         const char *says = strstr(err.message, "the least for windows of ");
-        unsigned long long tokens, mb;
+        unsigned long long tokens = 0, mb = 0;
         if (!says || sscanf(says, "the least for windows of %llu tokens is %llu MB", &tokens, &mb) != 2 || attempt > 20)
             fail_msg("%s", err.message);
         o.ram = (mb + 1 + 4 * (uint64_t)attempt) * 1000000 + more;
@@ -449,6 +449,15 @@ static void bad_input_is_refused_in_one_line(void **state)
     write_whole(few, "Only a few words.", 17);
     TRY("tokens are too few: a window needs 512", .data = few);
     TRY("no such file", .data = "/nowhere.txt");
+    write_whole(few, "", 0);
+    TRY("0 tokens are too few", .data = few);
+    write_whole(few, "One line.\nAnother: \xc3\xa9 \xe9.\n", 26);
+    TRY("few.txt: line 2 (from byte 10 on) is no UTF-8", .data = few);
+    write_whole(few, "\xff\xfeO\0n\0e\0", 8); /* UTF-16 */
+    TRY("line 1 (from byte 0 on) is no UTF-8", .data = few);
+    TRY("is not a regular file", .data = pebble());
+    write_whole(ids, "1 2\n\x80\x1b[1m", 9); /* what a terminal would obey is not shown */
+    TRY("line 2: '??[1m' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4\n5 6 x", 13);
     TRY("line 2: 'x' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4 5 6 4096 7", 18);

@@ -1,0 +1,23 @@
+/* The nearest values of a codebook to eight weights, for 32 rows at once: a search through all points, where the scale
+ * is known and errors of columns have weights,
+ *     sum over i of cost[i] * (w[i] - sign[i] * step * value[i])²
+ * Where signs must be even in number and the weights' are not, one of them is stored wrong, together with the point for
+ * which that costs least. Of equals the point with the smallest index. */
+#ifndef TMS_METHOD_EIGHTS_H
+#define TMS_METHOD_EIGHTS_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "codec/iq_grids.h"
+
+struct tms_eights;
+
+tms_status tms_eights_create(struct tms_eights **out, enum tms_iq_book book, bool even_signs, struct tms_error *err);
+void tms_eights_free(struct tms_eights *eights);
+
+/* w, decoded [8][32], steps [32], cost [8], words [32] as TMS_EIGHT. */
+void tms_eights_nearest(const struct tms_eights *eights, const float *w, const float *steps, const float *cost,
+                        uint32_t *words, float *decoded);
+
+#endif
