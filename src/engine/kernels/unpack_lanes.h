@@ -345,23 +345,32 @@ INLINE void NAME(unpack_half_steps)(const uint8_t *scales, float d, struct NAME(
     }
 }
 
-INLINE __m256i NAME(iq2_xs_block)(const uint8_t *values, const uint8_t *from, uint32_t *signs)
+/* Seven bits of sign from bit 9 on of sixteen words, and what makes their number even. */
+INLINE __m256i NAME(even_signs_above)(const uint8_t *points)
+{
+    const __m256i s = _mm256_srli_epi16(NAME(load_32_bytes)(points), 9);
+    __m256i odd = _mm256_xor_si256(s, _mm256_srli_epi16(s, 4));
+    odd = _mm256_xor_si256(odd, _mm256_srli_epi16(odd, 2));
+    odd = _mm256_xor_si256(odd, _mm256_srli_epi16(odd, 1));
+    return _mm256_or_si256(s, _mm256_slli_epi16(_mm256_and_si256(odd, _mm256_set1_epi16(1)), 7));
+}
+
+INLINE __m256i NAME(iq2_xs_block)(const uint8_t *values, const uint8_t *from)
 {
     uint64_t p;
     memcpy(&p, from, sizeof p);
-    *signs = NAME(even_signs)(
-        (uint32_t)((p >> 9 & 0x7f) | (p >> 17 & 0x7f00) | (p >> 25 & 0x7f0000) | (p >> 33 & 0x7f000000)));
     return NAME(four_points)(values, p & 511, p >> 16 & 511, p >> 32 & 511, p >> 48 & 511);
 }
 
 INLINE void NAME(unpack_iq2_xs)(const uint8_t *b, struct NAME(unit) * u)
 {
-    const uint8_t *values = u->values;
+    const __m256i signs = _mm256_packus_epi16(NAME(even_signs_above)(b + 2), NAME(even_signs_above)(b + 34));
+    _mm256_storeu_si256((__m256i *)(void *)u->signs, _mm256_permute4x64_epi64(signs, _MM_SHUFFLE(3, 1, 2, 0)));
     NAME(unpack_half_steps)(b + 66, NAME(load_half)(b), u);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(iq2_xs_block)(values, b + 2 + 16 * p, u->signs + 2 * p),
-     NAME(iq2_xs_block)(values, b + 10 + 16 * p, u->signs + 2 * p + 1));
+    for (int p = 0; p < 4; p++)
+        NAME(set_pair)
+        (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
 }
 
 INLINE __m256i NAME(iq2_s_block)(const uint8_t *values, const uint8_t *p, unsigned high)
@@ -423,10 +432,9 @@ INLINE void NAME(unpack_q8_k)(const uint8_t *b, struct NAME(unit) * u)
     memcpy(&d, b, sizeof d);
     u->scales[0] = _mm256_set1_ps(d);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++)
-        NAME(set_pair)
-        (u, p, _mm256_xor_si256(NAME(load_32_bytes)(b + 4 + 64 * p), offset),
-         _mm256_xor_si256(NAME(load_32_bytes)(b + 36 + 64 * p), offset));
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, _mm256_xor_si256(NAME(load_32_bytes)(b + 4 + 64 * p), offset),
+     _mm256_xor_si256(NAME(load_32_bytes)(b + 36 + 64 * p), offset));
 }
 
 INLINE void NAME(unpack_tq2_0)(const uint8_t *b, struct NAME(unit) * u)
@@ -551,10 +559,9 @@ INLINE void NAME(unpack_iq1_s)(const uint8_t *b, struct NAME(unit) * u)
     u->scales[0] =
         NAME(odd_steps)(_mm256_srli_epi32(_mm256_cvtepu16_epi32(NAME(load_16_bytes)(high)), 12), NAME(load_half)(b));
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++)
-        NAME(set_pair)
-        (u, p, NAME(iq1_s_block)(u->values, b + 2 + 8 * p, high[2 * p]),
-         NAME(iq1_s_block)(u->values, b + 6 + 8 * p, high[2 * p + 1]));
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq1_s_block)(u->values, b + 2 + 8 * p, high[2 * p]),
+     NAME(iq1_s_block)(u->values, b + 6 + 8 * p, high[2 * p + 1]));
 }
 
 INLINE __m256i NAME(iq1_m_block)(const uint8_t *values, const uint8_t *p, const uint8_t *high)
@@ -582,8 +589,7 @@ INLINE void NAME(unpack_iq1_m)(const uint8_t *b, struct NAME(unit) * u)
                                               threes),
                             d);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++)
-        NAME(set_pair)
-        (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
-         NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
+     NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
 }
