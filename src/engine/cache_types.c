@@ -31,7 +31,7 @@ struct tms_cache_form {
 
 /* ---- blocks of 32 with searched scales ---- */
 
-enum { SUMS = 8, CANDIDATES = 12 };
+enum { SUMS = 8, CANDIDATES = 8 };
 
 /* Codes q in [-half, half) of x / d for one candidate d; their sums of q x and q q, in SUMS lanes. */
 TMS_INLINE void try_scale(const float *restrict x, float inverse, float half, float *restrict q, float *restrict qx,
@@ -57,7 +57,7 @@ TMS_INLINE void try_scale(const float *restrict x, float inverse, float half, fl
 }
 
 /* The scale and codes with the least sum of squared errors among candidates that give the number of largest magnitude
- * the code -0.85 half … -1.18 half (which is clamped): for codes q the best scale is sum q x / sum q q, and the error
+ * the code -0.86 half … -1.14 half (which is clamped): for codes q the best scale is sum q x / sum q q, and the error
  * falls by (sum q x)^2 / sum q q. A turned row has no numbers that matter more than others. */
 TMS_INLINE void search_block(const float *restrict x, float half, float *restrict scale, uint8_t *restrict codes)
 {
@@ -66,7 +66,7 @@ TMS_INLINE void search_block(const float *restrict x, float half, float *restric
     *scale = 0;
     for (int k = 0; k < CANDIDATES && top != 0; k++) {
         float qx, qq;
-        try_scale(x, -half * (0.85f + 0.03f * (float)k) / top, half, q, &qx, &qq);
+        try_scale(x, -half * (0.86f + 0.04f * (float)k) / top, half, q, &qx, &qq);
         if (!(qx * qx > best * qq)) continue; /* so that NaN is no better */
         best = qx * qx / qq;
         *scale = qx / qq;
