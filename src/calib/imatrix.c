@@ -473,7 +473,7 @@ tms_status tms_imatrix_open(struct tms_imatrix **out, const char *path, const st
     if (memcmp(magic, "GGUF", sizeof magic) == 0) {
         status = tms_gguf_open(&gguf, path, err);
         if (status == TMS_OK) status = read_gguf(&reading, gguf, err);
-    } else if (tms_is_stats(path)) {
+    } else if (tms_is_stats(&dat.file)) {
         status = read_stats(&reading, path, err);
     } else {
         status = read_dat(&reading, &dat, err);

@@ -171,14 +171,11 @@ tms_status tms_stats_join(const char *path, const char *dir, uint64_t n, const j
 
 /* ---- reading ---- */
 
-bool tms_is_stats(const char *path)
+bool tms_is_stats(const struct tms_file *file)
 {
-    struct tms_file file;
     uint8_t head[9] = {0};
-    if (tms_file_open(&file, path, NULL) != TMS_OK) return false;
-    bool is = file.size > sizeof head && tms_file_read(&file, head, sizeof head, 0, NULL) == TMS_OK && head[8] == '{';
+    bool is = file->size > sizeof head && tms_file_read(file, head, sizeof head, 0, NULL) == TMS_OK && head[8] == '{';
     for (size_t i = 4; i < 8; i++) is = is && head[i] == 0;
-    tms_file_close(&file);
     return is;
 }
 

@@ -33,7 +33,7 @@ struct tms_stats {
     json_t *about;
 };
 /* True if a file is one of these, by its first bytes. */
-bool tms_is_stats(const char *path);
+bool tms_is_stats(const struct tms_file *file);
 tms_status tms_stats_open(struct tms_stats **out, const char *path, struct tms_error *err);
 void tms_stats_close(struct tms_stats *stats);
 

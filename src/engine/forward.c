@@ -124,6 +124,7 @@ void tms_net_free_memory(struct tms_net *net)
 {
     free(net->memory);
     free(net->scratch);
+    tms_linear_fast_free(&net->fast);
     free_routes(net);
     for (size_t i = 0; i < 2; i++) {
         free(net->angles[i].frequencies);
@@ -325,7 +326,7 @@ tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_
         tms_status status = tms_pass_tell(p, which, -1, x, x_stride, n, w->cols, err);
         if (status != TMS_OK) return status;
     }
-    return tms_linear_run(net->pool, jobs, n_products, net->scratch, err);
+    return tms_linear_run(net->pool, jobs, n_products, net->scratch, tms_net_fast(net), err);
 }
 
 tms_status tms_pass_attention(const struct tms_pass *p, const float *q, size_t q_stride, size_t q_head, float *out,

@@ -243,7 +243,7 @@ static tms_status take_tensor(struct tms_net *net, const struct tms_arch_step *s
     tms_arch_name(name, sizeof name, gguf ? row->gguf : row->hf, step->layer, step->expert);
     tms_status status = find(net, name, &t, err);
     uint32_t n = tms_arch_shape(c, row, shape);
-    if (gguf && row->when == TMS_SHARED_GATE) n = 1, shape[0] = c->hidden; /* one row, stored as a vector */
+    if (gguf && row->when == TMS_SHARED_GATE && t && t->n_dims == 1) n = 1, shape[0] = c->hidden; /* one row */
     if (status == TMS_OK) status = check_shape(net, t, shape, n, stacked ? c->experts.n : 1, err);
     if (status != TMS_OK) return status;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {

@@ -69,6 +69,7 @@ struct tms_routing {
 typedef void (*tms_routing_fn)(void *ctx, const struct tms_routing *routing);
 
 struct tms_net_options {
+    bool fast;           /* inputs of linear layers are rounded to 8 bits (linear.h) */
     bool bounded;        /* weights are read into memory by tms_net_hold, instead of mapped files */
     double int8_outlier; /* LLM.int8: activations from this magnitude on keep their precision, the others are rounded to
                           * 8 bits (6.0 is usual); 0: int8 weights are decoded like all others */

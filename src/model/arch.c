@@ -36,7 +36,10 @@ static const char known[] =
 #define GEMMA    (TMS_A_GEMMA | TMS_A_GEMMA2)
 #define NORMED   (ALL & ~(unsigned)GEMMA) /* norms are as they are stored */
 #define MIXED    (QWEN_MOE | TMS_A_DEEPSEEK)
-#define V1(dim)  {dim, TMS_D_NONE}
+#define V1(dim)                                                                                                        \
+    {                                                                                                                  \
+        dim, TMS_D_NONE                                                                                                \
+    }
 
 static const struct tms_arch_tensor tensors[] = {
     {"model.embed_tokens.weight", "token_embd.weight", {TMS_D_VOCAB, TMS_D_HIDDEN}, TMS_AS_IS, TMS_ALWAYS, ALL},
@@ -75,11 +78,7 @@ static const struct tms_arch_tensor tensors[] = {
      TMS_AS_IS,
      TMS_ALWAYS,
      TMS_A_DEEPSEEK},
-    {ATTN "kv_a_layernorm.weight",
-     "blk.#.attn_kv_a_norm.weight",
-     V1(TMS_D_KV_RANK),
-     TMS_AS_IS,
-     TMS_ALWAYS,
+    {ATTN "kv_a_layernorm.weight", "blk.#.attn_kv_a_norm.weight", V1(TMS_D_KV_RANK), TMS_AS_IS, TMS_ALWAYS,
      TMS_A_DEEPSEEK},
     {ATTN "kv_b_proj.weight", NULL, {TMS_D_KV_HEADS, TMS_D_KV_RANK}, TMS_SPLIT_KV, TMS_ALWAYS, TMS_A_DEEPSEEK},
     {ATTN "o_proj.weight", "blk.#.attn_output.weight", {TMS_D_HIDDEN, TMS_D_O}, TMS_AS_IS, TMS_ALWAYS, TMS_A_DEEPSEEK},
@@ -108,11 +107,7 @@ static const struct tms_arch_tensor tensors[] = {
     {MLP "down_proj.bias", "blk.#.ffn_down.bias", V1(TMS_D_HIDDEN), TMS_AS_IS, TMS_MLP_BIAS, TMS_A_LLAMA},
 
     {MLP "gate.weight", "blk.#.ffn_gate_inp.weight", {TMS_D_EXPERTS, TMS_D_HIDDEN}, TMS_AS_IS, TMS_MIXTURE, MIXED},
-    {MLP "gate.e_score_correction_bias",
-     "blk.#.exp_probs_b.bias",
-     V1(TMS_D_EXPERTS),
-     TMS_AS_IS,
-     TMS_ROUTER_BIAS,
+    {MLP "gate.e_score_correction_bias", "blk.#.exp_probs_b.bias", V1(TMS_D_EXPERTS), TMS_AS_IS, TMS_ROUTER_BIAS,
      TMS_A_DEEPSEEK},
     {MLP "experts.%.gate_proj.weight",
      "blk.#.ffn_gate_exps.weight",
@@ -200,37 +195,16 @@ static const struct tms_arch_tensor tensors[] = {
      TMS_A_MIXTRAL},
 
     {LAYER "input_layernorm.weight", "blk.#.attn_norm.weight", V1(TMS_D_HIDDEN), TMS_AS_IS, TMS_ALWAYS, NORMED},
-    {LAYER "post_attention_layernorm.weight",
-     "blk.#.ffn_norm.weight",
-     V1(TMS_D_HIDDEN),
-     TMS_AS_IS,
-     TMS_ALWAYS,
-     NORMED},
+    {LAYER "post_attention_layernorm.weight", "blk.#.ffn_norm.weight", V1(TMS_D_HIDDEN), TMS_AS_IS, TMS_ALWAYS, NORMED},
     {LAYER "input_layernorm.weight", "blk.#.attn_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE, TMS_ALWAYS, GEMMA},
-    {LAYER "post_attention_layernorm.weight",
-     "blk.#.ffn_norm.weight",
-     V1(TMS_D_HIDDEN),
-     TMS_PLUS_ONE,
-     TMS_ALWAYS,
+    {LAYER "post_attention_layernorm.weight", "blk.#.ffn_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE, TMS_ALWAYS,
      TMS_A_GEMMA},
-    {LAYER "post_attention_layernorm.weight",
-     "blk.#.post_attention_norm.weight",
-     V1(TMS_D_HIDDEN),
-     TMS_PLUS_ONE,
-     TMS_ALWAYS,
+    {LAYER "post_attention_layernorm.weight", "blk.#.post_attention_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE,
+     TMS_ALWAYS, TMS_A_GEMMA2},
+    {LAYER "pre_feedforward_layernorm.weight", "blk.#.ffn_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE, TMS_ALWAYS,
      TMS_A_GEMMA2},
-    {LAYER "pre_feedforward_layernorm.weight",
-     "blk.#.ffn_norm.weight",
-     V1(TMS_D_HIDDEN),
-     TMS_PLUS_ONE,
-     TMS_ALWAYS,
-     TMS_A_GEMMA2},
-    {LAYER "post_feedforward_layernorm.weight",
-     "blk.#.post_ffw_norm.weight",
-     V1(TMS_D_HIDDEN),
-     TMS_PLUS_ONE,
-     TMS_ALWAYS,
-     TMS_A_GEMMA2},
+    {LAYER "post_feedforward_layernorm.weight", "blk.#.post_ffw_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE,
+     TMS_ALWAYS, TMS_A_GEMMA2},
 
     {"model.norm.weight", "output_norm.weight", V1(TMS_D_HIDDEN), TMS_AS_IS, TMS_ALWAYS, NORMED},
     {"model.norm.weight", "output_norm.weight", V1(TMS_D_HIDDEN), TMS_PLUS_ONE, TMS_ALWAYS, GEMMA},
@@ -248,11 +222,16 @@ const struct tms_arch *tms_arch_find(const struct tms_config *config)
     return NULL;
 }
 
-const struct tms_arch *tms_arch_find_gguf(const char *name)
+const struct tms_arch *tms_arch_find_gguf(const char *name, bool has_experts, bool has_sigmoid)
 {
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
-        if (strcmp(name, archs[i].gguf) == 0) return &archs[i];
-    return NULL;
+    const struct tms_arch *found = NULL;
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        if (strcmp(name, archs[i].gguf) != 0) continue;
+        bool later = (has_experts && archs[i].bit == TMS_A_MIXTRAL) ||
+                     (has_sigmoid && strcmp(archs[i].model_type, "deepseek_v3") == 0);
+        if (!found || later) found = &archs[i];
+    }
+    return found;
 }
 
 const char *tms_arch_known(void)
@@ -358,7 +337,9 @@ bool tms_arch_next(struct tms_arch_step *step, const struct tms_arch *arch, cons
         size_t index = step->at / n_experts, expert = step->at % n_experts;
         if (index >= first + in_layers + (N_TENSORS - last)) return false;
         bool layered = index >= first && index < first + in_layers;
-        size_t row = index < first ? index : layered ? first + (index - first) % per_layer : index - in_layers + per_layer;
+        size_t row = index < first ? index
+                     : layered     ? first + (index - first) % per_layer
+                                   : index - in_layers + per_layer;
         step->row = &tensors[row];
         step->layer = layered ? (int)((index - first) / per_layer) : -1;
         bool by_expert = strchr(tensors[row].hf, '%') != NULL;
@@ -399,6 +380,50 @@ uint32_t tms_arch_shape(const struct tms_config *config, const struct tms_arch_t
     shape[0] = dim_size(config, row->shape[0]);
     shape[1] = dim_size(config, row->shape[1]);
     return row->shape[1] == TMS_D_NONE ? 1 : 2;
+}
+
+bool tms_arch_is_spare(const struct tms_arch *arch, const struct tms_config *config, const char *hf_name)
+{
+    static const char before[] = "model.layers.";
+    if (arch->bit != TMS_A_DEEPSEEK || strncmp(hf_name, before, sizeof before - 1) != 0) return false;
+    const char *number = hf_name + sizeof before - 1;
+    char *end;
+    if (*number < '0' || *number > '9') return false;
+    unsigned long layer = strtoul(number, &end, 10);
+    return *end == '.' && layer >= config->n_layers;
+}
+
+static const char *const kv_parts[] = {
+    [TMS_KV_PART_KEYS] = "blk.#.attn_k_b.weight", [TMS_KV_PART_VALUES] = "blk.#.attn_v_b.weight"};
+
+enum tms_kv_part tms_arch_kv_part(const struct tms_arch *arch, const char *gguf_name, int *layer)
+{
+    int expert;
+    if (arch->bit != TMS_A_DEEPSEEK) return TMS_KV_PART_NONE;
+    if (matches(kv_parts[TMS_KV_PART_KEYS], gguf_name, layer, &expert)) return TMS_KV_PART_KEYS;
+    if (matches(kv_parts[TMS_KV_PART_VALUES], gguf_name, layer, &expert)) return TMS_KV_PART_VALUES;
+    return TMS_KV_PART_NONE;
+}
+
+void tms_arch_kv_name(char *out, size_t size, enum tms_kv_part part, int layer)
+{
+    tms_arch_name(out, size, kv_parts[part], layer, -1);
+}
+
+void tms_arch_kv_shape(const struct tms_config *config, enum tms_kv_part part, uint64_t shape[3])
+{
+    const struct tms_latent *l = &config->latent;
+    bool keys = part == TMS_KV_PART_KEYS;
+    shape[0] = config->n_heads;
+    shape[1] = keys ? l->kv_rank : l->value;
+    shape[2] = keys ? l->nope : l->kv_rank;
+}
+
+const struct tms_arch_tensor *tms_arch_kv_row(const struct tms_arch *arch)
+{
+    for (size_t i = 0; i < N_TENSORS; i++)
+        if ((tensors[i].archs & arch->bit) && tensors[i].transform == TMS_SPLIT_KV) return &tensors[i];
+    return NULL;
 }
 
 bool tms_arch_ignores(const char *hf_name)

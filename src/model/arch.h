@@ -28,17 +28,17 @@ enum tms_dim {
     TMS_D_Q,
     TMS_D_KV,
     TMS_D_HEAD,
-    TMS_D_QKV,        /* all heads of queries, keys and values */
-    TMS_D_GATE_UP,    /* twice the feed-forward width */
+    TMS_D_QKV,     /* all heads of queries, keys and values */
+    TMS_D_GATE_UP, /* twice the feed-forward width */
     TMS_D_ONE,
     TMS_D_EXPERTS,
     TMS_D_EXPERT_FFN,
     TMS_D_SHARED_FFN,
     TMS_D_Q_RANK,
     TMS_D_KV_RANK,
-    TMS_D_LATENT,     /* kv_rank + rope */
-    TMS_D_KV_HEADS,   /* heads * (nope + value) */
-    TMS_D_O,          /* heads * value */
+    TMS_D_LATENT,   /* kv_rank + rope */
+    TMS_D_KV_HEADS, /* heads * (nope + value) */
+    TMS_D_O,        /* heads * value */
 };
 
 /* When a checkpoint has a tensor. */
@@ -71,8 +71,8 @@ enum tms_arch_bit {
 };
 
 struct tms_arch_tensor {
-    const char *hf;   /* '#' stands for the layer number, '%' for that of an expert */
-    const char *gguf; /* NULL: no tensor of its own (TMS_SPLIT_KV) */
+    const char *hf;        /* '#' stands for the layer number, '%' for that of an expert */
+    const char *gguf;      /* NULL: no tensor of its own (TMS_SPLIT_KV) */
     enum tms_dim shape[2]; /* rows, columns; one dimension if the second is TMS_D_NONE */
     enum tms_transform transform;
     enum tms_when when;
@@ -92,8 +92,9 @@ struct tms_arch {
 
 /* By config.json's class, else its model_type; NULL if tamis does not know it. */
 const struct tms_arch *tms_arch_find(const struct tms_config *config);
-/* By general.architecture. Several rows share one; the first is returned. */
-const struct tms_arch *tms_arch_find_gguf(const char *name);
+/* By general.architecture. Where several rows share one, what else the keys say decides: whether there are experts
+ * (Mixtral), and whether their router has sigmoids (DeepSeek-V3); else it is the first. */
+const struct tms_arch *tms_arch_find_gguf(const char *name, bool has_experts, bool has_sigmoid);
 /* "LlamaForCausalLM, MistralForCausalLM, …" for messages. */
 const char *tms_arch_known(void);
 
@@ -120,6 +121,18 @@ bool tms_arch_has(const struct tms_arch *arch, const struct tms_config *config, 
                   int layer);
 /* Expected shape (rows, columns), 1 or 2 dimensions; of one expert. */
 uint32_t tms_arch_shape(const struct tms_config *config, const struct tms_arch_tensor *row, uint64_t shape[2]);
+
+/* True for names of a layer that the model does not run: DeepSeek-V3's for the prediction of several tokens, behind the
+ * others. Conversions and comparisons leave them out. */
+bool tms_arch_is_spare(const struct tms_arch *arch, const struct tms_config *config, const char *hf_name);
+
+/* GGUF's two tensors for what TMS_SPLIT_KV splits: k_b [heads, rank, nope] and v_b [heads, value, rank]. */
+enum tms_kv_part { TMS_KV_PART_NONE, TMS_KV_PART_KEYS, TMS_KV_PART_VALUES };
+enum tms_kv_part tms_arch_kv_part(const struct tms_arch *arch, const char *gguf_name, int *layer);
+void tms_arch_kv_name(char *out, size_t size, enum tms_kv_part part, int layer);
+void tms_arch_kv_shape(const struct tms_config *config, enum tms_kv_part part, uint64_t shape[3]);
+/* The row that is split; NULL if the architecture has none. */
+const struct tms_arch_tensor *tms_arch_kv_row(const struct tms_arch *arch);
 
 /* Tensors that belong to no weight and are skipped: rotary tables and masks that old checkpoints carry. */
 bool tms_arch_ignores(const char *hf_name);

@@ -152,9 +152,10 @@ static void check_hf_architecture(struct check *c)
     }
     for (size_t i = 0; i < s->n_tensors; i++) {
         const struct tms_tensor *t = &s->tensors[i];
-        if (t->is_scale || tms_arch_ignores(t->name)) continue;
+        if (t->is_scale || tms_arch_ignores(t->name) || tms_arch_is_spare(s->arch, &s->config, t->name)) continue;
         row = tms_arch_explain(s->arch, t->name, &layer, &expert);
-        if (!row || layer >= (int)s->config.n_layers)
+        bool none = row && row->when >= TMS_DENSE && !tms_arch_has(s->arch, &s->config, row, layer);
+        if (!row || none || layer >= (int)s->config.n_layers || expert >= (int)s->config.experts.n)
             found(c, "%s: tensor '%s' is nothing that %s with %llu layers has", file_of(s, t), t->name,
                   tms_source_arch_name(s), (unsigned long long)s->config.n_layers);
         else
@@ -176,7 +177,8 @@ static void check_gguf_architecture(struct check *c)
     for (size_t i = 0; i < s->n_tensors; i++) {
         const struct tms_tensor *t = &s->tensors[i];
         int layer;
-        if (s->arch && !tms_arch_explain_gguf(s->arch, t->name, &layer) && strncmp(t->name, "rope_f", 6) != 0)
+        if (s->arch && !tms_arch_explain_gguf(s->arch, t->name, &layer) &&
+            !tms_arch_kv_part(s->arch, t->name, &layer) && strncmp(t->name, "rope_f", 6) != 0)
             found(c, "%s: tensor '%s' is nothing that %s has", file_of(s, t), t->name, tms_source_arch_name(s));
         if (t->file != file || i == 0) {
             file = t->file;

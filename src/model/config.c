@@ -247,6 +247,12 @@ static void read_gemma(struct reader *r, const json_t *text, struct tms_config *
     if (c->query_scalar <= 0) fail(r, "query_pre_attn_scalar", "is not positive");
 }
 
+bool tms_experts_fit(const struct tms_experts *e)
+{
+    return e->n && e->used && e->used <= e->n && e->n_groups && e->n % e->n_groups == 0 &&
+           e->groups_used <= e->n_groups && e->used <= e->n / e->n_groups * e->groups_used;
+}
+
 static void read_experts(struct reader *r, const json_t *text, struct tms_config *c)
 {
     struct tms_experts *e = &c->experts;
@@ -294,8 +300,7 @@ static void read_experts(struct reader *r, const json_t *text, struct tms_config
             fail(r, "topk_method", "is neither greedy nor noaux_tc");
     }
     if (r->status != TMS_OK) return;
-    if (!e->n || !e->used || e->used > e->n || e->n % e->n_groups != 0 || e->groups_used > e->n_groups ||
-        e->used > e->n / e->n_groups * e->groups_used)
+    if (!tms_experts_fit(e))
         fail(r, "num_experts_per_tok", "and the other numbers of the experts contradict each other");
 }
 
@@ -310,6 +315,7 @@ static void read_latent(struct reader *r, const json_t *text, struct tms_config 
     read_count(r, text, "v_head_dim", 1 << 16, &l->value);
     if (!l->kv_rank || !l->nope || !l->rope || !l->value)
         fail(r, "kv_lora_rank", "or another number of latent attention is missing");
+    if (l->rope % 2 != 0) fail(r, "qk_rope_head_dim", "is odd");
     c->head_dim = l->nope + l->rope;
 }
 
@@ -396,6 +402,7 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
     read_rope(&r, text, &c.rope);
+    if (is(&c, "phi3") && !c.rope.original_context) c.rope.original_context = 4096;
     read_window(&r, text, &c);
     read_gemma(&r, text, &c);
     read_experts(&r, text, &c);

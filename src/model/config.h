@@ -97,6 +97,9 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
 uint64_t tms_config_window(const struct tms_config *config, uint64_t layer);
 void tms_config_set_window(struct tms_config *config, uint64_t layer);
 
+/* True if numbers of experts do not contradict each other. */
+bool tms_experts_fit(const struct tms_experts *experts);
+
 /* Values of a head that rotate. */
 uint64_t tms_config_rope_dim(const struct tms_config *config);
 /* True if the layer has experts. */

@@ -209,11 +209,21 @@ static tms_status open_hf(struct tms_source *s, tms_report_fn report, void *repo
     return status;
 }
 
+/* A number of the architecture's own, "llama.expert_count"; 0 if it is not there. */
+static uint64_t arch_number(const struct tms_source *s, const char *suffix)
+{
+    char key[160];
+    uint64_t n = 0;
+    snprintf(key, sizeof key, "%.100s.%s", tms_source_arch_name(s), suffix);
+    return tms_kv_as_u64(tms_kvs_find(&s->gguf->kvs, key), &n) ? n : 0;
+}
+
 static tms_status open_gguf(struct tms_source *s, struct tms_error *err)
 {
     tms_status status = tms_gguf_open(&s->gguf, s->path, err);
     if (status != TMS_OK) return status;
-    s->arch = tms_arch_find_gguf(tms_source_arch_name(s));
+    bool has_experts = arch_number(s, "expert_count") > 0, has_sigmoid = arch_number(s, "expert_gating_func") == 2;
+    s->arch = tms_arch_find_gguf(tms_source_arch_name(s), has_experts, has_sigmoid);
     return take_gguf_tensors(s, err);
 }
 
