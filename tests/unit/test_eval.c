@@ -232,6 +232,29 @@ static void divergence_of_q4_k_m_is_that_of_transformers(void **state)
     assert_true(fabs(r.base_perplexity.value - 56.447374) < 1e-4);
 }
 
+static void divergences_of_plain_types_are_those_of_transformers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        double kl, error, perplexity;
+    } types[] = {
+        {"q8_0", 0.000097077, 0.000004069, 56.421507},   {"q6_k", 0.001057940, 0.000047172, 56.339576},
+        {"q5_k_m", 0.002855496, 0.000129827, 56.503231}, {"q4_0", 0.016799819, 0.000725692, 56.454597},
+        {"q3_k_m", 0.026913624, 0.001236928, 56.626779}, {"q2_k", 0.123419750, 0.007127579, 62.972281},
+    };
+    struct tms_eval_options o = eight;
+    o.base = pebble();
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct tms_eval_result r = evaluate(made(pebble(), types[i].type), o);
+        if (!(fabs(r.kl.mean.value / types[i].kl - 1) < 2e-4 && fabs(r.kl.mean.error / types[i].error - 1) < 2e-4 &&
+              fabs(r.perplexity.value - types[i].perplexity) < 1e-4))
+            fail_msg("%s: KL %.9f ± %.9f, perplexity %.6f; transformers %.9f ± %.9f, %.6f", types[i].type,
+                     r.kl.mean.value, r.kl.mean.error, r.perplexity.value, types[i].kl, types[i].error,
+                     types[i].perplexity);
+    }
+}
+
 static void model_compared_with_itself_has_lost_nothing(void **state)
 {
     (void)state;
@@ -604,6 +627,7 @@ int main(void)
         cmocka_unit_test(one_prediction_has_no_error),
         cmocka_unit_test(figures_of_pebble_are_those_of_transformers),
         cmocka_unit_test(divergence_of_q4_k_m_is_that_of_transformers),
+        cmocka_unit_test(divergences_of_plain_types_are_those_of_transformers),
         cmocka_unit_test(model_compared_with_itself_has_lost_nothing),
         cmocka_unit_test(figures_are_the_same_for_threads_and_levels),
         cmocka_unit_test(windows_of_their_own_give_the_figures_of_several_at_once),
