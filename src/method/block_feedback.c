@@ -9,6 +9,7 @@
 #include "base/numbers.h"
 #include "codec/iq4_search.h"
 #include "method/block_grids.h"
+#include "method/eight_flips.h"
 #include "method/eights.h"
 #include "method/feedback.h"
 #include "method/flips.h"
@@ -172,6 +173,15 @@ static tms_status flip(struct state *state, const float *w, const struct tms_fee
                        const struct tms_block_feedback_options *options, struct tms_pool *pool, struct tms_error *err)
 {
     const size_t n_cols = state->n_cols;
+    if (state->eights) {
+        struct tms_eight_flips flips = {.eights = state->eights,
+                                        .steps = state->steps,
+                                        .sub = state->grid->sub,
+                                        .n_padded = state->n_padded,
+                                        .damp = factor->damp,
+                                        .n_sweeps = options->n_sweeps};
+        return tms_eight_flips(w, state->ranks, state->n_rows, options->hessian, &flips, pool, err);
+    }
     float *q = tms_calloc((uint64_t)state->n_rows * n_cols, sizeof *q);
     if (!q) return tms_fail_memory(err, (uint64_t)state->n_rows * n_cols * sizeof *q);
     for (size_t r = 0; r < state->n_rows; r++)
@@ -290,8 +300,7 @@ tms_status tms_block_feedback(void *blocks, enum tms_type type, const float *w, 
                                 .decide = grid->count == 0 ? decide_eight : decide_number,
                                 .ctx = &state};
     status = tms_feedback(w, n_cols, n_rows, n_cols, factor->u, factor->ld, &of_types, loss, pool, err);
-    if (status == TMS_OK && options->n_sweeps > 0 && grid->count > 0)
-        status = flip(&state, w, factor, options, pool, err);
+    if (status == TMS_OK && options->n_sweeps > 0) status = flip(&state, w, factor, options, pool, err);
     if (status == TMS_OK) status = tms_pool_run(pool, n_rows, put_row, &state, err);
 done:
     tms_eights_free(state.eights);

@@ -24,7 +24,7 @@ struct tms_block_feedback_options {
     /* Importance of columns for the search of scales [n_cols], as an imatrix has it. NULL: what GPTQ's loss says,
      * 1 / U[i][i]², how much an error counts that the columns behind it cannot repair. */
     const float *importance;
-    /* Sweeps of flips afterwards, not for codebooks; 0: none. They need the Hessian. */
+    /* Sweeps of flips afterwards; 0: none. They need the Hessian. */
     int n_sweeps;
     const struct tms_hessian *hessian;
 };

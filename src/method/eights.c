@@ -145,3 +145,14 @@ void tms_eights_nearest(const struct tms_eights *eights, const float *w, const f
         }
     }
 }
+
+void tms_eights_decode(const struct tms_eights *eights, uint32_t word, float step, float *x)
+{
+    const uint32_t points[2] = {word & 1023, word >> 10 & 1023};
+    for (int i = 0; i < 8; i++) {
+        const size_t at =
+            eights->dims == 8 ? 8 * (size_t)points[0] + (size_t)i : 4 * (size_t)points[i / 4] + (size_t)(i % 4);
+        const float value = step * eights->values[at];
+        x[i] = word >> 24 >> i & 1 ? -value : value;
+    }
+}

@@ -20,4 +20,7 @@ void tms_eights_free(struct tms_eights *eights);
 void tms_eights_nearest(const struct tms_eights *eights, const float *w, const float *steps, const float *cost,
                         uint32_t *words, float *decoded);
 
+/* One eight of one row: x [8]. */
+void tms_eights_decode(const struct tms_eights *eights, uint32_t word, float step, float *x);
+
 #endif
