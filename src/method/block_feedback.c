@@ -132,8 +132,9 @@ static void decide_number(void *ctx, size_t row, size_t n_rows, size_t first, co
 static void decide_eight(void *ctx, size_t row, size_t n_rows, size_t first, const float *w, float *decoded)
 {
     const struct state *state = ctx;
+    const size_t at = first / state->grid->sub * state->n_padded + row;
     uint32_t words[LANES];
-    tms_eights_nearest(state->eights, w, state->steps + first / state->grid->sub * state->n_padded + row,
+    tms_eights_nearest(state->eights, w, state->steps + at, state->grid->free_delta ? NULL : state->offsets + at,
                        state->cost + first, words, decoded);
     for (size_t r = 0; r < n_rows; r++)
         memcpy(state->ranks + (row + r) * state->n_cols + first, &words[r], sizeof *words);
@@ -176,6 +177,7 @@ static tms_status flip(struct state *state, const float *w, const struct tms_fee
     if (state->eights) {
         struct tms_eight_flips flips = {.eights = state->eights,
                                         .steps = state->steps,
+                                        .deltas = state->grid->free_delta ? NULL : state->offsets,
                                         .sub = state->grid->sub,
                                         .n_padded = state->n_padded,
                                         .damp = factor->damp,
@@ -291,7 +293,8 @@ tms_status tms_block_feedback(void *blocks, enum tms_type type, const float *w, 
     state.cost = cost, state.importance = importance;
     set_numbers(&state);
     if (grid->count == 0) {
-        status = tms_eights_create(&state.eights, grid->book, grid->even_signs, err);
+        status = grid->ternary ? tms_eights_create_ternary(&state.eights, err)
+                               : tms_eights_create(&state.eights, grid->book, grid->even_signs, err);
         if (status != TMS_OK) goto done;
     }
     struct tms_grid of_types = {.group = codec->block_elems,

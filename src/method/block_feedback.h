@@ -29,7 +29,7 @@ struct tms_block_feedback_options {
     const struct tms_hessian *hessian;
 };
 
-/* Types whose blocks are known here: Q4_0 … Q8_0, Q2_K … Q6_K, IQ2, IQ3 and IQ4 types, MXFP4. */
+/* Types whose blocks are known here: Q4_0 … Q8_0, Q2_K … Q6_K, IQ1 … IQ4, MXFP4, NVFP4. */
 bool tms_block_feedback_knows(enum tms_type type);
 
 /* w [n_rows][factor->n], blocks as tms_codec's encoders fill them. The same bytes for any threads and CPU. *loss may be

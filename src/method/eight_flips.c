@@ -89,7 +89,8 @@ static size_t improve_eight(const struct tile *tile, size_t at)
     const struct tms_hessian *hessian = work->hessian;
     const struct square *square = &work->squares[at / 8];
     const size_t n = hessian->n, ld = hessian->ld;
-    const float *steps = work->flips->steps + at / work->flips->sub * work->flips->n_padded + tile->row;
+    const size_t lanes = at / work->flips->sub * work->flips->n_padded + tile->row;
+    const float *steps = work->flips->steps + lanes, *deltas = work->flips->deltas;
     float slopes[LANES][8], target[2][8 * LANES] = {{0}}, decoded[2][8 * LANES];
     uint32_t words[2][LANES];
     for (size_t r = 0; r < tile->n_rows; r++) {
@@ -103,7 +104,8 @@ static size_t improve_eight(const struct tile *tile, size_t at)
         }
     }
     for (int k = 0; k < 2; k++)
-        tms_eights_nearest(work->flips->eights, target[k], steps, square->cost, words[k], decoded[k]);
+        tms_eights_nearest(work->flips->eights, target[k], steps, deltas ? deltas + lanes : NULL, square->cost,
+                           words[k], decoded[k]);
     size_t changed = 0;
     for (size_t r = 0; r < tile->n_rows; r++) {
         float *q = tile->q + r * ld + at, to[2][8];

@@ -11,7 +11,7 @@
 struct tms_eight_flips {
     const struct tms_eights *eights;
     /* Of column c and row r: steps[c / sub * n_padded + r]; n_padded a multiple of 32. */
-    const float *steps;
+    const float *steps, *deltas; /* deltas: of IQ1, likewise; NULL: free */
     size_t sub, n_padded;
     double damp;
     int n_sweeps;
