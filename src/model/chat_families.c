@@ -28,7 +28,8 @@ static const struct tms_chat_family families[] = {
         .name = "qwen3",
         .models = "Qwen3",
         .needs = {"<|im_start|>", "<|im_end|>", "last_query_index", "split('</think>')[-1].lstrip('\n')"},
-        .lacks = {"<|im_start|>assistant\n<think>\n'", "trim", "bos_token", "You are", "<think></think>"},
+        .lacks = {"<|im_start|>assistant\n<think>\n'", "trim", "bos_token", "You are a", "You are Q",
+                  "<think></think>"},
         .begin = "",
         CHATML_BLOCKS,
         .prompt = "<|im_start|>assistant\n",
@@ -39,7 +40,7 @@ static const struct tms_chat_family families[] = {
         .models = "Qwen3 Thinking 2507",
         .needs = {"<|im_start|>assistant\n<think>\n'", "<|im_end|>", "last_query_index",
                   "split('</think>')[-1].lstrip('\n')"},
-        .lacks = {"trim", "bos_token", "You are", "<think></think>"},
+        .lacks = {"trim", "bos_token", "You are a", "You are Q", "<think></think>"},
         .begin = "",
         CHATML_BLOCKS,
         .prompt = "<|im_start|>assistant\n<think>\n",
@@ -50,7 +51,7 @@ static const struct tms_chat_family families[] = {
         .models = "QwQ",
         .needs = {"<|im_start|>assistant\n<think>\n'", "<|im_end|>",
                   "message.content.split('</think>')[-1].lstrip('\n')"},
-        .lacks = {"last_query_index", "trim", "bos_token", "You are"},
+        .lacks = {"last_query_index", "trim", "bos_token", "You are a", "You are Q"},
         .begin = "",
         CHATML_BLOCKS,
         .prompt = "<|im_start|>assistant\n<think>\n",
@@ -80,6 +81,16 @@ static const struct tms_chat_family families[] = {
         CHATML_BLOCKS,
         .prompt = "<|im_start|>assistant\n",
         .default_in_text = true,
+    },
+    {
+        .name = "qwen3-coder",
+        .models = "Qwen3-Coder",
+        .needs = {"<|im_start|>", "<|im_end|>", "interact with a computer to solve tasks",
+                  "<function=example_function_name>"},
+        .lacks = {"think", "bos_token"},
+        .begin = "",
+        CHATML_BLOCKS,
+        .prompt = "<|im_start|>assistant\n",
     },
     /* ---- Llama ---- */
     {
@@ -261,7 +272,7 @@ static const struct tms_chat_family families[] = {
         .lacks = {"message['content'] + '<｜end▁of▁sentence｜>' -}}\n    {%- endif -%}\n    {%- if message['role'] == "
                   "'assistant' "
                   "and not",
-                  "thinking", "lstrip"},
+                  "thinking is defined", "lstrip"},
         DEEPSEEK_BLOCKS,
         .prompt = "<｜Assistant｜><think>\n",
         .thinking = TMS_CHAT_DROP,
