@@ -73,16 +73,6 @@ static const struct tms_chat_family families[] = {
         .ends = {"<|im_end|>"},
     },
     {
-        .name = "chatml",
-        .models = "Qwen2, Qwen2.5, SmolLM, OpenHermes and many others",
-        .needs = {"<|im_start|>", "<|im_end|>"},
-        .lacks = {"think", "trim", "strip(", "<|im_sep|>", "<end_of_utterance>", "<|im_user|>", "pydantic"},
-        .begin = "{bos}",
-        CHATML_BLOCKS,
-        .prompt = "<|im_start|>assistant\n",
-        .default_in_text = true,
-    },
-    {
         .name = "qwen3-coder",
         .models = "Qwen3-Coder",
         .needs = {"<|im_start|>", "<|im_end|>", "interact with a computer to solve tasks",
@@ -91,6 +81,16 @@ static const struct tms_chat_family families[] = {
         .begin = "",
         CHATML_BLOCKS,
         .prompt = "<|im_start|>assistant\n",
+    },
+    {
+        .name = "chatml",
+        .models = "Qwen2, Qwen2.5, SmolLM, OpenHermes and many others",
+        .needs = {"<|im_start|>", "<|im_end|>"},
+        .lacks = {"think", "trim", "strip(", "<|im_sep|>", "<end_of_utterance>", "<|im_user|>", "pydantic"},
+        .begin = "{bos}",
+        CHATML_BLOCKS,
+        .prompt = "<|im_start|>assistant\n",
+        .default_in_text = true,
     },
     /* ---- Llama ---- */
     {
