@@ -458,11 +458,19 @@ struct tms_chat_template_info {
 /* i = 0 … while it returns true. */
 bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info);
 
+struct tms_rendered {
+    const char *template_name;
+    char *default_system; /* the system text that the model's template holds itself, or NULL */
+    char *text;           /* with a NUL behind it */
+    size_t text_bytes;
+    int32_t *ids;
+    size_t n_ids;
+};
 /* Writes a conversation as the model's own template does, or that of this name, up to where the next answer begins.
- * `model`: a folder or a GGUF file; its tokenizer is enough. The caller frees *text (a NUL stands behind it) and *ids;
- * each may be NULL if it is not wanted. */
-tms_status tms_chat_render(const char *model, const char *template_name, const struct tms_message *messages, size_t n,
-                           char **text, size_t *text_bytes, int32_t **ids, size_t *n_ids, struct tms_error *err);
+ * `model`: a folder or a GGUF file; its tokenizer is enough. */
+tms_status tms_chat_render(struct tms_rendered *out, const char *model, const char *template_name,
+                           const struct tms_message *messages, size_t n, struct tms_error *err);
+void tms_rendered_free(struct tms_rendered *rendered);
 
 /* A conversation with a session, which must outlive it and is used for nothing else meanwhile. */
 struct tms_chat;
