@@ -70,10 +70,9 @@ static int render(const struct talk *t)
 {
     json_error_t problem;
     json_t *list = json_load_file(t->render, 0, &problem);
-    size_t n = json_array_size(list), n_text = 0, n_ids = 0;
+    size_t n = json_array_size(list);
     struct tms_message *messages = calloc(n + 1, sizeof *messages);
-    char *text = NULL;
-    int32_t *ids = NULL;
+    struct tms_rendered r = {0};
     struct tms_error err;
     int code = 0;
     if (!list) code = refuse_conversation(t->render, problem.text);
@@ -88,22 +87,21 @@ static int render(const struct talk *t)
                 (struct tms_message){json_string_value(role), json_string_value(content), json_string_length(content)};
     }
     if (code == 0 && messages) {
-        tms_status status =
-            tms_chat_render(t->model, t->chat_options.template_name, messages, n, &text, &n_text, &ids, &n_ids, &err);
+        tms_status status = tms_chat_render(&r, t->model, t->chat_options.template_name, messages, n, &err);
         if (status != TMS_OK) code = fail_with(status, &err);
     }
-    if (code == 0 && text && t->common.json) {
+    if (code == 0 && r.text && t->common.json) {
         json_t *numbers = json_array();
-        for (size_t i = 0; i < n_ids; i++) json_array_append_new(numbers, json_integer(ids[i]));
-        code = print_json(
-            json_pack("{s:s, s:o, s:o}", "model", t->model, "text", json_stringn(text, n_text), "ids", numbers));
-    } else if (code == 0 && text) {
-        fwrite(text, 1, n_text, stdout);
+        for (size_t i = 0; i < r.n_ids; i++) json_array_append_new(numbers, json_integer(r.ids[i]));
+        code = print_json(json_pack("{s:s, s:s, s:s?, s:o, s:o}", "model", t->model, "template", r.template_name,
+                                    "default_system", r.default_system, "text", json_stringn(r.text, r.text_bytes),
+                                    "ids", numbers));
+    } else if (code == 0 && r.text) {
+        fwrite(r.text, 1, r.text_bytes, stdout);
         putchar('\n');
     }
+    tms_rendered_free(&r);
     free(messages);
-    free(text);
-    free(ids);
     json_decref(list);
     return code;
 }

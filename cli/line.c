@@ -2,6 +2,7 @@
 #include "line.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,6 @@ struct line_reader {
 #ifdef TAMIS_LINE_EDITING
     EditLine *edit;
     History *history;
-    enum line_kind left; /* what Ctrl-C meant, else LINE_TEXT */
 #endif
 };
 
@@ -32,25 +32,17 @@ struct line_reader {
 
 static char *prompt(EditLine *edit)
 {
-    static char first[] = "> ", next[] = "… ";
+    static char first[] = "> ", next[] = ". ";
     struct line_reader *r = NULL;
     el_get(edit, EL_CLIENTDATA, &r);
     return r && r->goes_on ? next : first;
 }
 
-static unsigned char on_interrupt(EditLine *edit, int key)
-{
-    struct line_reader *r = NULL;
-    const LineInfo *line = el_line(edit);
-    (void)key;
-    el_get(edit, EL_CLIENTDATA, &r);
-    if (r) r->left = line->lastchar == line->buffer && !r->goes_on ? LINE_LEFT : LINE_INTERRUPTED;
-    return CC_EOF;
-}
-
 static bool begin_editing(struct line_reader *r)
 {
     HistEvent event;
+    /* libedit reads characters: what is typed is UTF-8, also where the locale does not say so */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");
     /* the prompt belongs to the person, not to a file that the answers may go to */
     r->edit = el_init("tamis", stdin, isatty(STDOUT_FILENO) ? stdout : stderr, stderr);
     r->history = history_init();
@@ -62,9 +54,6 @@ static bool begin_editing(struct line_reader *r)
     el_set(r->edit, EL_EDITOR, "emacs");
     el_set(r->edit, EL_HIST, history, r->history);
     el_set(r->edit, EL_SIGNAL, 1);
-    el_set(r->edit, EL_SETTY, "-d", "intr=", NULL); /* Ctrl-C is a key while a line is edited */
-    el_set(r->edit, EL_ADDFN, "tamis-interrupt", "drop the line", on_interrupt);
-    el_set(r->edit, EL_BIND, "^C", "tamis-interrupt", NULL);
     el_set(r->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(r->edit, NULL);
     return true;
@@ -74,15 +63,13 @@ static enum line_kind read_edited(struct line_reader *r, const char **text, size
 {
     int count = 0;
     HistEvent event;
-    r->left = LINE_TEXT;
     const char *line = el_gets(r->edit, &count);
-    if (r->left != LINE_TEXT) {
-        fputc('\n', isatty(STDOUT_FILENO) ? stdout : stderr);
-        return r->left;
-    }
     if (!line || count <= 0) {
+        bool interrupted = count < 0 && errno == EINTR;
+        const LineInfo *typed = el_line(r->edit);
         fputc('\n', isatty(STDOUT_FILENO) ? stdout : stderr);
-        return LINE_END;
+        if (!interrupted) return LINE_END;
+        return typed->lastchar != typed->buffer || r->goes_on ? LINE_INTERRUPTED : LINE_LEFT;
     }
     if (line[0] != '\n') history(r->history, &event, H_ENTER, line);
     *text = line;
@@ -95,7 +82,7 @@ static enum line_kind read_edited(struct line_reader *r, const char **text, size
 static enum line_kind read_plain(struct line_reader *r, const char **text, size_t *n)
 {
 #ifndef TAMIS_LINE_EDITING
-    if (r->terminal) fputs(r->goes_on ? "… " : "> ", stderr);
+    if (r->terminal) fputs(r->goes_on ? ". " : "> ", stderr);
 #endif
     errno = 0;
     ssize_t got = getline(&r->plain, &r->plain_cap, stdin);

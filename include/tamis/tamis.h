@@ -185,6 +185,12 @@ struct tms_quantize_options {
     const char *imatrix; /* importance weights: a file of llama-imatrix, either format; or NULL */
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
+    /* Methods that read a text: */
+    const char *method;     /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
+                             * "gptq": GGUF's block types, with error feedback over `data` */
+    const char *data;       /* a text, or .jsonl, as in tms_calibrate_options */
+    uint64_t n_samples, sample_length;
+    uint64_t ram;           /* most memory of the walk over the text, in bytes; 0: no limit */
     bool leave_output_tensor;                              /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
@@ -452,11 +458,19 @@ struct tms_chat_template_info {
 /* i = 0 … while it returns true. */
 bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info);
 
+struct tms_rendered {
+    const char *template_name;
+    char *default_system; /* the system text that the model's template holds itself, or NULL */
+    char *text;           /* with a NUL behind it */
+    size_t text_bytes;
+    int32_t *ids;
+    size_t n_ids;
+};
 /* Writes a conversation as the model's own template does, or that of this name, up to where the next answer begins.
- * `model`: a folder or a GGUF file; its tokenizer is enough. The caller frees *text (a NUL stands behind it) and *ids;
- * each may be NULL if it is not wanted. */
-tms_status tms_chat_render(const char *model, const char *template_name, const struct tms_message *messages, size_t n,
-                           char **text, size_t *text_bytes, int32_t **ids, size_t *n_ids, struct tms_error *err);
+ * `model`: a folder or a GGUF file; its tokenizer is enough. */
+tms_status tms_chat_render(struct tms_rendered *out, const char *model, const char *template_name,
+                           const struct tms_message *messages, size_t n, struct tms_error *err);
+void tms_rendered_free(struct tms_rendered *rendered);
 
 /* A conversation with a session, which must outlive it and is used for nothing else meanwhile. */
 struct tms_chat;

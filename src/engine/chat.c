@@ -105,14 +105,22 @@ bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info)
     return f != NULL;
 }
 
-tms_status tms_chat_render(const char *model, const char *template_name, const struct tms_message *messages, size_t n,
-                           char **text, size_t *text_bytes, int32_t **ids, size_t *n_ids, struct tms_error *err)
+void tms_rendered_free(struct tms_rendered *r)
+{
+    free(r->default_system);
+    free(r->text);
+    free(r->ids);
+    *r = (struct tms_rendered){0};
+}
+
+tms_status tms_chat_render(struct tms_rendered *out, const char *model, const char *template_name,
+                           const struct tms_message *messages, size_t n, struct tms_error *err)
 {
     struct tms_tokenizer *tokenizer = NULL;
     struct tms_chat_template how = {0};
     struct tms_chat_text written = {0};
     struct tms_buf bos = {0}, eos = {0};
-    struct ids made = {0};
+    struct ids ids = {0};
     tms_status status = tms_tokenizer_open_path(&tokenizer, model, err);
     if (status == TMS_OK) status = tms_chat_template_open(&how, model, template_name, tokenizer, err);
     if (status == TMS_OK) status = token_text(tokenizer, tms_tokenizer_bos(tokenizer), &bos, err);
@@ -121,20 +129,21 @@ tms_status tms_chat_render(const char *model, const char *template_name, const s
         const struct tms_chat_words words = {(const char *)bos.data, (const char *)eos.data, time(NULL)};
         status = tms_chat_write(&written, &how, &words, messages, n, true, err);
     }
-    if (status == TMS_OK && ids) status = encode(tokenizer, &written, NULL, &made, err);
+    if (status == TMS_OK) status = encode(tokenizer, &written, NULL, &ids, err);
     tms_buf_put(&written.text, "", 1);
     if (status == TMS_OK && written.text.failed) status = tms_fail_memory(err, written.text.n);
-    if (status == TMS_OK && text) {
-        *text = (char *)written.text.data;
-        *text_bytes = written.text.n - 1;
+    if (status == TMS_OK) {
+        *out = (struct tms_rendered){.template_name = how.family->name,
+                                     .default_system = how.default_system,
+                                     .text = (char *)written.text.data,
+                                     .text_bytes = written.text.n - 1,
+                                     .ids = ids.at,
+                                     .n_ids = ids.n};
+        how.default_system = NULL;
         written.text = (struct tms_buf){0};
+        ids.at = NULL;
     }
-    if (status == TMS_OK && ids) {
-        *ids = made.at;
-        *n_ids = made.n;
-        made.at = NULL;
-    }
-    free(made.at);
+    free(ids.at);
     tms_chat_text_free(&written);
     tms_chat_template_free(&how);
     tms_buf_free(&bos);
@@ -185,13 +194,13 @@ static tms_status remember_ids(struct tms_chat *c, const struct tms_generation *
 
 tms_status tms_chat_restart(struct tms_chat *c, const char *system, struct tms_error *err)
 {
-    const struct tms_chat_family *f = c->how.family;
-    if (!system && f->default_not_known)
+    if (!system && c->how.family->default_not_known)
         return tms_fail(err, TMS_EINPUT,
                         "%s: its chat template has a long system text of its own, which tamis does not read; give one "
-                        "with --system (--system '' for none)",
+                        "with --system ('' for none)",
                         c->session->source->path);
     while (c->n_said) forget_last(c);
+    c->how.no_default = system != NULL;
     c->how.default_system = system ? NULL : c->default_system; /* owned by the chat, not by the template */
     return system && *system ? remember(c, "system", system, strlen(system), err) : TMS_OK;
 }

@@ -9,6 +9,7 @@
 #include "base/numbers.h"
 #include "codec/iq4_search.h"
 #include "method/block_grids.h"
+#include "method/eight_flips.h"
 #include "method/eights.h"
 #include "method/feedback.h"
 #include "method/flips.h"
@@ -131,8 +132,9 @@ static void decide_number(void *ctx, size_t row, size_t n_rows, size_t first, co
 static void decide_eight(void *ctx, size_t row, size_t n_rows, size_t first, const float *w, float *decoded)
 {
     const struct state *state = ctx;
+    const size_t at = first / state->grid->sub * state->n_padded + row;
     uint32_t words[LANES];
-    tms_eights_nearest(state->eights, w, state->steps + first / state->grid->sub * state->n_padded + row,
+    tms_eights_nearest(state->eights, w, state->steps + at, state->grid->free_delta ? NULL : state->offsets + at,
                        state->cost + first, words, decoded);
     for (size_t r = 0; r < n_rows; r++)
         memcpy(state->ranks + (row + r) * state->n_cols + first, &words[r], sizeof *words);
@@ -172,6 +174,16 @@ static tms_status flip(struct state *state, const float *w, const struct tms_fee
                        const struct tms_block_feedback_options *options, struct tms_pool *pool, struct tms_error *err)
 {
     const size_t n_cols = state->n_cols;
+    if (state->eights) {
+        struct tms_eight_flips flips = {.eights = state->eights,
+                                        .steps = state->steps,
+                                        .deltas = state->grid->free_delta ? NULL : state->offsets,
+                                        .sub = state->grid->sub,
+                                        .n_padded = state->n_padded,
+                                        .damp = factor->damp,
+                                        .n_sweeps = options->n_sweeps};
+        return tms_eight_flips(w, state->ranks, state->n_rows, options->hessian, &flips, pool, err);
+    }
     float *q = tms_calloc((uint64_t)state->n_rows * n_cols, sizeof *q);
     if (!q) return tms_fail_memory(err, (uint64_t)state->n_rows * n_cols * sizeof *q);
     for (size_t r = 0; r < state->n_rows; r++)
@@ -281,7 +293,8 @@ tms_status tms_block_feedback(void *blocks, enum tms_type type, const float *w, 
     state.cost = cost, state.importance = importance;
     set_numbers(&state);
     if (grid->count == 0) {
-        status = tms_eights_create(&state.eights, grid->book, grid->even_signs, err);
+        status = grid->ternary ? tms_eights_create_ternary(&state.eights, err)
+                               : tms_eights_create(&state.eights, grid->book, grid->even_signs, err);
         if (status != TMS_OK) goto done;
     }
     struct tms_grid of_types = {.group = codec->block_elems,
@@ -290,8 +303,7 @@ tms_status tms_block_feedback(void *blocks, enum tms_type type, const float *w, 
                                 .decide = grid->count == 0 ? decide_eight : decide_number,
                                 .ctx = &state};
     status = tms_feedback(w, n_cols, n_rows, n_cols, factor->u, factor->ld, &of_types, loss, pool, err);
-    if (status == TMS_OK && options->n_sweeps > 0 && grid->count > 0)
-        status = flip(&state, w, factor, options, pool, err);
+    if (status == TMS_OK && options->n_sweeps > 0) status = flip(&state, w, factor, options, pool, err);
     if (status == TMS_OK) status = tms_pool_run(pool, n_rows, put_row, &state, err);
 done:
     tms_eights_free(state.eights);

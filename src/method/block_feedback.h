@@ -24,12 +24,12 @@ struct tms_block_feedback_options {
     /* Importance of columns for the search of scales [n_cols], as an imatrix has it. NULL: what GPTQ's loss says,
      * 1 / U[i][i]², how much an error counts that the columns behind it cannot repair. */
     const float *importance;
-    /* Sweeps of flips afterwards, not for codebooks; 0: none. They need the Hessian. */
+    /* Sweeps of flips afterwards; 0: none. They need the Hessian. */
     int n_sweeps;
     const struct tms_hessian *hessian;
 };
 
-/* Types whose blocks are known here: Q4_0 … Q8_0, Q2_K … Q6_K, IQ2, IQ3 and IQ4 types, MXFP4. */
+/* Types whose blocks are known here: Q4_0 … Q8_0, Q2_K … Q6_K, IQ1 … IQ4, MXFP4, NVFP4. */
 bool tms_block_feedback_knows(enum tms_type type);
 
 /* w [n_rows][factor->n], blocks as tms_codec's encoders fill them. The same bytes for any threads and CPU. *loss may be

@@ -1,6 +1,7 @@
 /* Grids of super-blocks of 256: K-quants and the codebooks of IQ2 and IQ3 (block_grids.h). */
 #include "method/block_grids.h"
 
+#include "codec/iq1_search.h"
 #include "codec/k_blocks.h"
 
 /* ---- K-quants ---- */
@@ -178,7 +179,7 @@ static void put_iq3_xxs(uint8_t *block, const uint8_t *codes)
 {
     for (int g = 0; g < 32; g++) {
         block[2 + 2 * g] = (uint8_t)eight(codes, g);
-        block[2 + 2 * g + 1] = (uint8_t)(eight(codes, g) >> 10);
+        block[2 + 2 * g + 1] = (uint8_t)(eight(codes, g) >> 12);
     }
     for (int j = 0; j < 8; j++) put_signs(block + 66 + 4 * j, codes, 4 * j);
 }
@@ -197,9 +198,60 @@ static void put_iq3_s(uint8_t *block, const uint8_t *codes)
     for (int g = 0; g < 32; g++) {
         const uint32_t code = eight(codes, g);
         block[2 + 2 * g] = (uint8_t)code;
-        block[2 + 2 * g + 1] = (uint8_t)(code >> 10);
-        block[66 + g / 4] |= (uint8_t)((code >> 8 & 1) << 2 * (g % 4) | (code >> 18 & 1) << (2 * (g % 4) + 1));
+        block[2 + 2 * g + 1] = (uint8_t)(code >> 12);
+        block[66 + g / 4] |= (uint8_t)((code >> 8 & 1) << 2 * (g % 4) | (code >> 20 & 1) << (2 * (g % 4) + 1));
         block[74 + g] = (uint8_t)(code >> 24);
+    }
+}
+
+/* iq1_s: d, 32 low bytes of points, per 32 weights a word of four times 3 bits, the scale, the sign of the offset;
+ * iq1_m: 32 low bytes, a byte of 3 + 1 + 3 + 1 bits for two points, four words of four scales and 4 bits of d (iq1.c).
+ */
+static unsigned word_at(const uint8_t *bytes)
+{
+    return bytes[0] | (unsigned)bytes[1] << 8;
+}
+
+static void open_iq1_s(const uint8_t *block, float *steps, float *offsets)
+{
+    for (int j = 0; j < 8; j++) {
+        const unsigned high = word_at(block + 34 + 2 * j);
+        steps[j] = tms_load_f16(block) * (float)(2 * (high >> 12 & 7) + 1);
+        offsets[j] = high >> 15 ? -TMS_IQ1_DELTA : TMS_IQ1_DELTA;
+    }
+}
+
+static void put_iq1_s(uint8_t *block, const uint8_t *codes)
+{
+    for (int j = 0; j < 8; j++) {
+        unsigned high = word_at(block + 34 + 2 * j) & 0xf000;
+        for (int g = 0; g < 4; g++) {
+            const uint32_t code = eight(codes, 4 * j + g);
+            block[2 + 4 * j + g] = (uint8_t)code;
+            high |= (code >> 8 & 7) << 3 * g;
+        }
+        block[34 + 2 * j] = (uint8_t)high;
+        block[34 + 2 * j + 1] = (uint8_t)(high >> 8);
+    }
+}
+
+static void open_iq1_m(const uint8_t *block, float *steps, float *offsets)
+{
+    unsigned half = 0;
+    for (int k = 0; k < 4; k++) half |= word_at(block + 48 + 2 * k) >> 12 << 4 * k;
+    for (int j = 0; j < 16; j++)
+        steps[j] =
+            tms_f16_to_f32((uint16_t)half) * (float)(2 * (word_at(block + 48 + 2 * (j / 4)) >> 3 * (j % 4) & 7) + 1);
+    no_offsets(offsets, 16);
+}
+
+static void put_iq1_m(uint8_t *block, const uint8_t *codes)
+{
+    for (int g = 0; g < 32; g++) {
+        const uint32_t code = eight(codes, g);
+        const unsigned high = (code >> 8 & 7) | (code >> 24 & 1) << 3;
+        block[g] = (uint8_t)code;
+        block[32 + g / 2] = (uint8_t)(g % 2 == 0 ? high : block[32 + g / 2] | high << 4);
     }
 }
 
@@ -230,6 +282,8 @@ static const struct tms_block_grid super_grids[] = {
      .even_signs = true,
      .open = open_iq3_xxs,
      .put = put_iq3_xxs},
+    {.type = TMS_IQ1_S, .sub = 32, .ternary = true, .open = open_iq1_s, .put = put_iq1_s},
+    {.type = TMS_IQ1_M, .sub = 16, .ternary = true, .free_delta = true, .open = open_iq1_m, .put = put_iq1_m},
     {.type = TMS_IQ3_S, .sub = 32, .book = TMS_BOOK_IQ3_S, .open = open_iq3_s, .put = put_iq3_s},
 };
 

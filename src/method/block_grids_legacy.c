@@ -1,4 +1,4 @@
-/* Grids of blocks of 32 with one scale: Q4_0 … Q8_0, and the types with four-bit tables (block_grids.h). */
+/* Grids of blocks of 32 with one scale, Q4_0 … Q8_0, and of the types with four-bit tables (block_grids.h). */
 #include "codec/legacy_blocks.h"
 #include "codec/iq4_search.h"
 #include "codec/rows.h"
@@ -81,6 +81,22 @@ static void put_mxfp4(uint8_t *block, const uint8_t *codes)
     pack_nibbles(codes, block + 1);
 }
 
+/* nvfp4: four scales, half of what they stand for counts here, then eight bytes of nibbles for each 16 weights. */
+static void open_nvfp4(const uint8_t *block, float *steps, float *offsets)
+{
+    for (int j = 0; j < 4; j++) {
+        const uint8_t scale = block[j] & 127;
+        steps[j] = block[j] == 127 ? 0 : tms_e4m3_to_f32(scale) * 0.5f;
+        offsets[j] = 0;
+    }
+}
+
+static void put_nvfp4(uint8_t *block, const uint8_t *codes)
+{
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 8; i++) block[4 + 8 * j + i] = (uint8_t)(codes[16 * j + i] | codes[16 * j + i + 8] << 4);
+}
+
 const struct tms_block_grid tms_legacy_grids[] = {
     {.type = TMS_Q4_0, .sub = 32, .first = -8, .count = 16, .open = open_q4_0, .put = put_q4_0},
     {.type = TMS_Q4_1, .sub = 32, .first = 0, .count = 16, .open = open_q4_1, .put = put_q4_1},
@@ -96,5 +112,12 @@ const struct tms_block_grid tms_legacy_grids[] = {
      .codes = fp4_codes,
      .open = open_mxfp4,
      .put = put_mxfp4},
+    {.type = TMS_NVFP4,
+     .sub = 16,
+     .count = 15,
+     .numbers = fp4_numbers,
+     .codes = fp4_codes,
+     .open = open_nvfp4,
+     .put = put_nvfp4},
 };
 const size_t tms_n_legacy_grids = sizeof tms_legacy_grids / sizeof *tms_legacy_grids;

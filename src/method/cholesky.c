@@ -87,7 +87,7 @@ static tms_status subtract_known(void *ctx, size_t index, unsigned worker, struc
     struct work *work = ctx;
     const size_t first = work->at + index * ROWS, n_rows = least(ROWS, work->n - first);
     const float *rows = work->a + first * work->ld, *block = work->a + work->at * work->ld;
-    float sums[ROWS * BLOCK];
+    float sums[ROWS * BLOCK] = {0};
     for (size_t k = 0; k < work->at; k += TMS_DOT_PIECE)
         tms_dots(rows + k, work->ld, n_rows, block + k, work->ld, work->width, least(TMS_DOT_PIECE, work->at - k), sums,
                  BLOCK, k > 0);

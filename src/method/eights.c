@@ -7,6 +7,8 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "codec/iq1_search.h"
+#include "codec/iq1_grid.h"
 #include "method/block_grids.h"
 #include "method/feedback.h"
 
@@ -15,7 +17,7 @@ enum { LANES = TMS_FEEDBACK_ROWS };
 struct tms_eights {
     int dims; /* of a point: 4 or 8 */
     int n_points;
-    bool even_signs;
+    bool even_signs, ternary;
     float values[]; /* [n_points][dims] */
 };
 
@@ -28,6 +30,18 @@ tms_status tms_eights_create(struct tms_eights **out, enum tms_iq_book book, boo
     if (!made) return tms_fail_memory(err, sizeof *made + n * sizeof *made->values);
     made->dims = grid->group, made->n_points = grid->n_points, made->even_signs = even_signs;
     for (size_t i = 0; i < n; i++) made->values[i] = (float)values[i];
+    *out = made;
+    return TMS_OK;
+}
+
+tms_status tms_eights_create_ternary(struct tms_eights **out, struct tms_error *err)
+{
+    const struct tms_iq1_points *points = tms_iq1_points();
+    const size_t n = (size_t)TMS_IQ1_POINTS * 8;
+    struct tms_eights *made = tms_calloc(1, sizeof *made + n * sizeof *made->values);
+    if (!made) return tms_fail_memory(err, sizeof *made + n * sizeof *made->values);
+    made->dims = 8, made->n_points = TMS_IQ1_POINTS, made->ternary = true;
+    for (size_t i = 0; i < n; i++) made->values[i] = (float)points->numbers[i / 8][i % 8];
     *out = made;
     return TMS_OK;
 }
@@ -98,9 +112,48 @@ static int cheapest_of(const float *values, int dims, const float *slopes, int r
     return found;
 }
 
-void tms_eights_nearest(const struct tms_eights *eights, const float *w, const float *steps, const float *cost,
-                        uint32_t *words, float *decoded)
+/* The best points of IQ1 with the given offsets, and their costs but for what does not depend on the offset's sign. */
+static void nearest_ternary(const struct tms_eights *eights, const float *w, const float *steps, const float *deltas,
+                            const float *cost, float *costs, int32_t *points)
 {
+    float slopes[8 * LANES], shared[LANES] = {0}, none[LANES] = {0};
+    for (int i = 0; i < 8; i++)
+        for (int r = 0; r < LANES; r++) {
+            const float t = steps[r] != 0 ? w[i * LANES + r] / steps[r] : 0;
+            slopes[i * LANES + r] = -2 * cost[i] * (t - deltas[r]);
+            shared[r] -= 2 * cost[i] * t * deltas[r];
+        }
+    best_points_of_8(eights->values, eights->n_points, cost, slopes, none, costs, points);
+    for (int r = 0; r < LANES; r++) costs[r] += shared[r];
+}
+
+static void decide_ternary(const struct tms_eights *eights, const float *w, const float *steps, const float *deltas,
+                           const float *cost, uint32_t *words, float *decoded)
+{
+    float given[2][LANES], costs[2][LANES];
+    int32_t points[2][LANES];
+    for (int r = 0; r < LANES; r++) {
+        given[0][r] = deltas ? deltas[r] : TMS_IQ1_DELTA;
+        given[1][r] = -TMS_IQ1_DELTA;
+    }
+    nearest_ternary(eights, w, steps, given[0], cost, costs[0], points[0]);
+    if (!deltas) nearest_ternary(eights, w, steps, given[1], cost, costs[1], points[1]);
+    for (int r = 0; r < LANES; r++) {
+        const int k = !deltas && costs[1][r] < costs[0][r];
+        words[r] = TMS_EIGHT(points[k][r], 0, given[k][r] < 0);
+        float x[8];
+        tms_eights_decode(eights, words[r], steps[r], x);
+        for (int i = 0; i < 8; i++) decoded[i * LANES + r] = x[i];
+    }
+}
+
+void tms_eights_nearest(const struct tms_eights *eights, const float *w, const float *steps, const float *deltas,
+                        const float *cost, uint32_t *words, float *decoded)
+{
+    if (eights->ternary) {
+        decide_ternary(eights, w, steps, deltas, cost, words, decoded);
+        return;
+    }
     const float *values = eights->values;
     const int dims = eights->dims, n_points = eights->n_points;
     float slopes[8 * LANES], wrong[LANES], none[LANES] = {0}, all[LANES], costs[2][2][LANES];
@@ -143,5 +196,20 @@ void tms_eights_nearest(const struct tms_eights *eights, const float *w, const f
             const float x = steps[r] * (dims == 8 ? values[chosen[0] * 8 + i] : values[chosen[i / 4] * 4 + i % 4]);
             decoded[i * LANES + r] = signs[r] >> i & 1 ? -x : x;
         }
+    }
+}
+
+void tms_eights_decode(const struct tms_eights *eights, uint32_t word, float step, float *x)
+{
+    const uint32_t points[2] = {word & 4095, word >> 12 & 4095};
+    for (int i = 0; i < 8; i++) {
+        const size_t at =
+            eights->dims == 8 ? 8 * (size_t)points[0] + (size_t)i : 4 * (size_t)points[i / 4] + (size_t)(i % 4);
+        if (eights->ternary) {
+            x[i] = step * (eights->values[at] + (word >> 24 & 1 ? -TMS_IQ1_DELTA : TMS_IQ1_DELTA));
+            continue;
+        }
+        const float value = step * eights->values[at];
+        x[i] = word >> 24 >> i & 1 ? -value : value;
     }
 }

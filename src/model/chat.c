@@ -49,7 +49,9 @@ static bool find_default(const struct tms_chat_family *f, const char *text, cons
         *n = (size_t)(after - from);
         return true;
     }
-    return !strstr(text, "You are");
+    for (const char *at = text; (at = strstr(at, "You are")) != NULL; at++)
+        if (strncmp(at, "You are provided with", 21) != 0) return false; /* that is about tools */
+    return true;
 }
 
 tms_status tms_chat_template_read(struct tms_chat_template *out, const char *jinja, const char *where,
@@ -325,6 +327,10 @@ tms_status tms_chat_write(struct tms_chat_text *out, const struct tms_chat_templ
     tms_status status = check_messages(messages, n, err);
     if (status != TMS_OK) return status;
     bool given = strcmp(messages[0].role, "system") == 0;
+    if (f->default_not_known && !given && !t->no_default)
+        return tms_fail(err, TMS_EINPUT,
+                        "the chat template has a long system text of its own, which tamis does not read; give one with "
+                        "--system ('' for none)");
     bool has_system = given || t->default_system;
     struct piece system = given               ? text_of(&messages[0])
                           : t->default_system ? (struct piece){t->default_system, strlen(t->default_system)}

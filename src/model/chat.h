@@ -65,6 +65,7 @@ tms_status tms_chat_family_find(const struct tms_chat_family **out, const char *
 struct tms_chat_template {
     const struct tms_chat_family *family;
     bool bos;             /* {bos} stands for something */
+    bool no_default;      /* no system text unless a message gives one: nothing is missing */
     char *default_system; /* owned, or NULL */
 };
 /* Recognises a Jinja text. `where` opens the message. */

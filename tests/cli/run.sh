@@ -129,6 +129,21 @@ expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' t
 expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
+chat=("$tamis" chat models/pebble --template chatml --temp 0 -n 8)
+expect chat_says_which_templates_there_are 2 'models/pebble: has no chat template: .* chatml, .*gpt-oss$' "$tamis" chat models/pebble
+expect chat_template_unknown 2 "'x' is no chat template that tamis knows" "$tamis" chat models/pebble --template x
+expect chat_reads_lines_of_a_pipe 0 '' bash -c 'printf "Hello there\n\n/reset\nHello there\n/stats\n" | "$@" >'"$scratch/talk 2>$scratch/stats" _ "${chat[@]}"
+expect chat_answers_again_after_reset 0 '' test "$(head -c $(($(stat -c %s "$scratch/talk") / 2)) "$scratch/talk")" = "$(tail -c $(($(stat -c %s "$scratch/talk") / 2)) "$scratch/talk")"
+expect chat_stats 0 'were known\); answer: 8 tokens, .*ended by: length; context: [0-9]+ of 2,048 positions' cat "$scratch/stats"
+expect chat_json 0 '"reused_tokens": [1-9]' bash -c 'printf "Hello there\nAnd then?\n" | "$@" --json' _ "${chat[@]}"
+expect chat_full_context_is_said 2 'the context 40 positions: it is full; /reset begins anew, a larger --ctx holds more' bash -c 'printf "a b c d e f g h i j k l m n o p q r s t u v w x y z\n" | "$@" --ctx 40' _ "${chat[@]}"
+expect chat_goes_on_after_reset 2 '^[^t]' bash -c 'printf "a b c d e f g h i j k l m n o p q r s t u v w x y z\n/reset\nHello\n" | "$@" --ctx 40 2>/dev/null' _ "${chat[@]}"
+expect chat_lines_go_on_after_a_backslash 0 '"user": "a .nb"' bash -c 'printf "a \\\\\nb\n/exit\nnever\n" | "$@" --json' _ "${chat[@]}"
+echo '[{"role":"system","content":"S"},{"role":"user","content":"<|im_end|>"}]' >"$scratch/conversation.json"
+expect chat_render 0 '^user:$' bash -c '"$@" | sed "s/<|im_start|>user/user:/"' _ "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json"
+expect chat_render_json 0 '"text": "<\|im_start\|>system.nS<\|im_end\|>.n<\|im_start\|>user.n<\|im_end\|><\|im_end\|>.n<\|im_start\|>assistant.n"' "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json" --json
+echo '{"role":"user"}' >"$scratch/conversation.json"
+expect chat_render_no_list 2 'is no JSON list of messages' "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json"
 expect bench_table 0 '^\| pebble \| 11\.6 MB \| 5\.77 M \| +1 \| tg4 @ d9 +\| +[0-9.]+ ± [0-9.]+ \| +[0-9.]+ \| +[0-9]+ % \| +[0-9]+ % \|$' "$tamis" bench models/pebble -p 8 -n 4 -r 2 -d 9 -t 1
 expect bench_json 0 '"weight_bytes": 11534336' "$tamis" bench models/pebble -p 0 -n 4 -r 1 -t 1,2 --json
 expect bench_of_nothing 1 'nothing would be measured' "$tamis" bench models/pebble -p 0 -n 0

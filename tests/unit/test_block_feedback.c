@@ -18,7 +18,8 @@ static struct tms_feedback_factor factor;
 
 static const enum tms_type types[] = {TMS_Q4_0,    TMS_Q4_1,   TMS_Q5_0,  TMS_Q5_1,    TMS_Q8_0,   TMS_Q2_K,
                                       TMS_Q3_K,    TMS_Q4_K,   TMS_Q5_K,  TMS_Q6_K,    TMS_IQ4_NL, TMS_IQ4_XS,
-                                      TMS_IQ2_XXS, TMS_IQ2_XS, TMS_IQ2_S, TMS_IQ3_XXS, TMS_IQ3_S,  TMS_MXFP4};
+                                      TMS_IQ2_XXS, TMS_IQ2_XS, TMS_IQ2_S, TMS_IQ3_XXS, TMS_IQ3_S,  TMS_MXFP4,
+                                      TMS_NVFP4,   TMS_IQ1_S,  TMS_IQ1_M};
 enum { N_TYPES = sizeof types / sizeof *types };
 
 /* Inputs of low rank with noise and some strong channels; one channel has none. */
