@@ -490,7 +490,7 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
+    const char *data;    /* a text in UTF-8, else it is refused; special tokens in it are plain text */
     const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
     const char *base;    /* the model to compare with, or NULL */
     const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
