@@ -319,7 +319,6 @@ static void chatting_survives_failing_allocations(void **state)
     json_spared = false;
 }
 
-
 static char eval_ids[300], eval_text[300], eval_tasks[300], large[300];
 
 static tms_status evaluate_model(uint64_t ram)
