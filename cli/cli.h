@@ -31,6 +31,7 @@ int run_explain(const struct command *self, int argc, char **argv);
 int run_run(const struct command *self, int argc, char **argv);
 int run_tokenize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
+int run_calibrate(const struct command *self, int argc, char **argv);
 int run_eval(const struct command *self, int argc, char **argv);
 int run_chat(const struct command *self, int argc, char **argv);
 int run_bench(const struct command *self, int argc, char **argv);

@@ -14,6 +14,8 @@ static const struct command commands[] = {
      "tamis quantize models/pebble --to q8_0,q4_k_m,nf4:dq -o out", run_quantize},
     {"llama-quantize", "[OPTIONS] IN.gguf [OUT.gguf] TYPE [THREADS]", "quantize with llama-quantize's own arguments",
      "tamis llama-quantize pebble-f16.gguf pebble-q4_k_m.gguf q4_k_m 2", run_llama_quantize},
+    {"calibrate", "MODEL --data TEXT -o STATS", "read a text with a model and keep what quantizing it well needs",
+     "tamis calibrate models/pebble --data models/pebble/calib.txt -o pebble.stats", run_calibrate},
     {"eval", "MODEL --data TEXT [--base MODEL]", "measure perplexity, and what quantizing lost against a base",
      "tamis eval out/pebble-q4_k_m.gguf --data models/pebble/eval.txt --base models/pebble", run_eval},
     {"diff", "A B", "compare two models of any formats: keys, types, values",

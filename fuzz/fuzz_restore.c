@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
                                 .n_tensors = 1,
                                 .tensors = &embedding,
                                 .by_name = &first,
-                                .arch = tms_arch_find_gguf("llama")};
+                                .arch = tms_arch_find_gguf("llama", false, false)};
     struct tms_restore_options options = {.dtype = TMS_BF16};
     struct tms_made_files files = {0};
     struct tms_config config;

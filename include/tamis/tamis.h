@@ -326,9 +326,12 @@ struct tms_session;
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
-    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16" */
-    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
-                         * the pass reaches 6.0; results then depend on how tokens are cut into passes */
+    const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
+                         * "q4_0", "c8"; the manual says what they are */
+    uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
+                                           * seen from each token, are kept in f16 */
+    bool llm_int8; /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
+                    * the pass reaches 6.0; results then depend on how tokens are cut into passes */
     tms_line_fn warning;
     void *warning_ctx;
 };
@@ -344,6 +347,7 @@ struct tms_session_info {
     uint64_t n_vocab, n_layers, hidden;
     uint64_t weight_bytes; /* as stored */
     uint64_t cache_bytes;  /* if the whole context is used */
+    uint64_t cache_now_bytes;
 };
 void tms_session_describe(const struct tms_session *session, struct tms_session_info *info);
 
@@ -512,7 +516,8 @@ struct tms_bench_result {
     /* Multiplications and additions in a second, of linear layers and attention */
     double prompt_operations, text_operations;
     double text_bytes;     /* of weights that making text reads in a second */
-    uint64_t weight_bytes; /* that one token reads */
+    uint64_t weight_bytes; /* of the model */
+    uint64_t token_bytes;  /* that one token reads: of experts those that it gets */
     uint64_t cache_bytes;  /* keys and values of the positions that were used */
     /* What the machine does at most with as many threads, measured just after */
     const char *cpu;           /* vector instructions in use: "avx512" */
@@ -593,16 +598,17 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
-    const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
-    const char *base;    /* the model to compare with, or NULL */
-    const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
-                          * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
-                          * prediction of every window counts, as papers have it */
-    uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
-    uint64_t n_chunks;   /* at most so many windows; 0: all */
-    bool no_bos;         /* no BOS, whatever the vocabulary says */
-    const char *cache;   /* type of keys and values: "f32" (NULL is this) or "f16" */
+    const char *data;  /* a text in UTF-8; special tokens in it are plain text */
+    const char *ids;   /* instead: a file of token ids between white space or commas, taken as they are */
+    const char *base;  /* the model to compare with, or NULL */
+    const char *style; /* "llama" (NULL is this): the second half of every window is predicted, its first token is
+                        * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
+                        * prediction of every window counts, as papers have it */
+    uint64_t context;  /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
+    uint64_t n_chunks; /* at most so many windows; 0: all */
+    bool no_bos;       /* no BOS, whatever the vocabulary says */
+    const char *cache; /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
+    uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */
@@ -618,6 +624,7 @@ struct tms_eval_result {
     size_t n_predicted;     /* tokens that the figures are about */
     bool bos;               /* windows (style "full": the text) begin with BOS */
     bool weights_alone;     /* activations and cache were f32: what differs from the base comes from the weights */
+    uint64_t cache_bytes;   /* that the model needs for one window */
     bool by_layer;          /* did not fit into options.ram at once */
     uint64_t planned_bytes; /* with options.ram: memory that the plan counts with */
     double seconds;         /* all of it */
@@ -658,6 +665,7 @@ struct tms_tasks_result {
     struct tms_estimate base_accuracy, base_accuracy_normalized;
     struct tms_estimate same_answer; /* share of questions where both choose the same */
     bool weights_alone, by_layer;
+    uint64_t cache_bytes; /* that the model needs for the longest question with a choice */
     uint64_t planned_bytes;
     double seconds;
 };
@@ -673,6 +681,52 @@ struct tms_tasks_result {
 tms_status tms_evaluate_tasks(const char *model, const char *tasks, const struct tms_eval_options *options,
                               struct tms_tasks_result **out, struct tms_error *err);
 void tms_tasks_free(struct tms_tasks_result *result);
+
+/* ---- calibrating ---------------------------------------------------------------------------------------------- */
+
+struct tms_calibrate_progress {
+    double share, seconds;
+    uint64_t layer, n_layers; /* that is being walked */
+};
+
+struct tms_calibrate_options {
+    const char *data;   /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
+    uint64_t n_samples; /* at most so many sequences; 0: all */
+    uint64_t length;    /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
+    bool draw;          /* the samples are drawn by `seed`; else they are the first ones */
+    uint64_t seed;
+    bool no_bos;         /* no BOS in front of a sequence, whatever the vocabulary says */
+    bool parse_special;  /* the texts of special tokens are special tokens */
+    const char *imatrix; /* also write an importance matrix here: .dat in the old format, else GGUF; or NULL */
+    bool process_output; /* the importance matrix has an entry of the output layer, too */
+    uint64_t ram;        /* most memory in bytes; 0: what 2048 tokens at a time and one layer need */
+    unsigned n_threads;  /* 0: all processors; the same result */
+    void (*progress)(void *ctx, const struct tms_calibrate_progress *progress);
+    void *progress_ctx;
+};
+
+/* How often each expert of a layer was chosen. */
+struct tms_coverage {
+    uint64_t layer;
+    size_t n_experts;
+    uint64_t *tokens; /* [n_experts] */
+};
+
+struct tms_calibrate_result {
+    size_t n_sequences, n_tokens, n_inputs;
+    uint64_t resumed_at; /* layers that an earlier run had finished */
+    size_t n_coverage;
+    struct tms_coverage *coverage; /* layers with experts */
+    uint64_t planned_bytes;        /* with options.ram: memory that the plan counts with */
+    double seconds;
+};
+
+/* Runs a model over a text, layer by layer, and writes what the inputs of its linear layers look like to `path`, a
+ * safetensors file (docs/calibration.md). Hidden states wait in the folder PATH.work, where a killed run goes on; it is
+ * removed at the end. Freed with tms_calibrate_free. */
+tms_status tms_calibrate(const char *model, const char *path, const struct tms_calibrate_options *options,
+                         struct tms_calibrate_result *result, struct tms_error *err);
+void tms_calibrate_free(struct tms_calibrate_result *result);
 
 #ifdef __cplusplus
 }

@@ -45,8 +45,8 @@ static double mean_seconds(const struct bench *b)
     return figure(b, 0).mean;
 }
 
-/* Multiplications and additions of reading n tokens behind `start` others, with the logits of n_logits of them. A
- * weight counts for every token: right for models without experts, the only ones that run. */
+/* Multiplications and additions of reading n tokens behind `start` others, with the logits of n_logits of them. Of
+ * experts those count that a token gets. */
 static double operations(const struct tms_net *net, size_t start, size_t n, size_t n_logits)
 {
     const struct tms_config *c = &net->config;
@@ -56,6 +56,8 @@ static double operations(const struct tms_net *net, size_t start, size_t n, size
         double weights = 0, keys = 0;
         for (size_t i = 0; i < TMS_LINEARS; i++)
             if (layer->linear[i].tensor) weights += (double)layer->linear[i].rows * (double)layer->linear[i].cols;
+        for (size_t i = 0; i < 3 && layer->experts[i]; i++)
+            weights += (double)c->experts.used * (double)layer->experts[i]->rows * (double)layer->experts[i]->cols;
         sum += 2 * weights * (double)(l < c->n_layers ? n : n_logits);
         for (size_t i = 0; l < c->n_layers && i < n; i++) {
             size_t seen = start + i + 1;
@@ -64,6 +66,20 @@ static double operations(const struct tms_net *net, size_t start, size_t n, size
         sum += 4 * keys * (double)(c->n_heads * c->head_dim); /* scores, and sums of values */
     }
     return sum;
+}
+
+/* Bytes of weights that one token reads: all of them, but of experts those that it gets. */
+static uint64_t bytes_of_token(const struct tms_net *net)
+{
+    uint64_t bytes = 0;
+    for (uint64_t l = 0; l <= net->config.n_layers; l++) {
+        const struct tms_net_layer *layer = &net->layers[l];
+        for (size_t i = 0; i < TMS_LINEARS; i++)
+            if (layer->linear[i].tensor) bytes += tms_weight_bytes(&layer->linear[i]);
+        for (size_t i = 0; i < 3; i++)
+            if (layer->experts[i]) bytes += net->config.experts.used * tms_weight_bytes(layer->experts[i]);
+    }
+    return bytes;
 }
 
 /* ---- what is measured ------------------------------------------------------------------------------------------ */
@@ -113,7 +129,7 @@ static tms_status make_texts(struct bench *b, struct tms_bench_result *out, stru
     }
     if (n) {
         out->text = figure(b, (double)n);
-        out->text_bytes = (double)out->weight_bytes * (double)n / mean_seconds(b);
+        out->text_bytes = (double)out->token_bytes * (double)n / mean_seconds(b);
         out->text_operations = operations(b->s->net, b->o->depth, n, n) / mean_seconds(b);
     }
     return TMS_OK;
@@ -167,7 +183,8 @@ tms_status tms_session_bench(struct tms_session *session, const struct tms_bench
     const struct tms_sampling greedy = {0};
     struct bench b = {.s = session, .o = options};
     struct tms_bench_result r = {.n_threads = tms_pool_threads(session->pool),
-                                 .weight_bytes = session->about.weight_bytes};
+                                 .weight_bytes = session->about.weight_bytes,
+                                 .token_bytes = bytes_of_token(session->net)};
     tms_status status = check(&b, err);
     if (status == TMS_OK) status = make_up(&b, err);
     if (status == TMS_OK) status = tms_sampler_create(&b.sampler, &greedy, session->info.vocab, err);
@@ -177,8 +194,9 @@ tms_status tms_session_bench(struct tms_session *session, const struct tms_bench
     if (status == TMS_OK) status = measure_machine(&b, &r, err);
     session->n_held = 0;
     if (status == TMS_OK) {
-        r.cache_bytes = tms_cache_bytes(session->kv, session->info.n_layers, 1, session->info.n_kv_heads, b.longest,
-                                        session->info.head_dim);
+        const struct tms_cache_shape shape =
+            tms_net_cache(&session->info, session->info.n_layers, 1, b.longest, TMS_SESSION_PASS);
+        r.cache_bytes = tms_cache_bytes(&session->kv, &shape);
         *out = r;
     }
     tms_sampler_free(b.sampler);

@@ -127,7 +127,7 @@ static size_t shared_beginning(const struct tms_session *s, const int32_t *ids, 
 {
     size_t shared = 0;
     while (shared < s->n_held && shared + 1 < n && s->ids[shared] == ids[shared]) shared++;
-    return shared;
+    return shared < s->n_held ? tms_cache_rewind(s->cache, shared) : shared;
 }
 
 static tms_status answer(struct answer *a, const int32_t *ids, size_t n, struct tms_error *err)

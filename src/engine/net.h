@@ -16,7 +16,7 @@
 
 struct tms_net;
 
-/* The linear layers of a block, by what they do. */
+/* The linear layers of a block, by what they do. Fused ones are told as the parts that they are. */
 enum tms_linear {
     TMS_LINEAR_Q,
     TMS_LINEAR_K,
@@ -25,16 +25,51 @@ enum tms_linear {
     TMS_LINEAR_GATE,
     TMS_LINEAR_UP,
     TMS_LINEAR_DOWN,
+    TMS_LINEAR_Q_A, /* latent attention: down to the latent of queries, and up from it */
+    TMS_LINEAR_Q_B,
+    TMS_LINEAR_KV_A, /* down to the latent of keys and values */
+    TMS_LINEAR_KV_B, /* up from it: a folder's one matrix, or GGUF's two */
+    TMS_LINEAR_K_B,
+    TMS_LINEAR_V_B,
+    TMS_LINEAR_ROUTER,
+    TMS_LINEAR_SHARED_SWITCH, /* the shared expert's sigmoid gate: one row */
+    TMS_LINEAR_SHARED_GATE,
+    TMS_LINEAR_SHARED_UP,
+    TMS_LINEAR_SHARED_DOWN,
     TMS_LINEAR_HEAD,
-    TMS_LINEARS
+    TMS_LINEARS,
+    TMS_LINEAR_EXPERT_GATE = TMS_LINEARS, /* of experts; taps are told with the expert's number */
+    TMS_LINEAR_EXPERT_UP,
+    TMS_LINEAR_EXPERT_DOWN,
 };
 
-/* Sees x [n][stride], the input of a linear layer (its first `cols` columns; the rest are zeros). Layers that share
- * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head. */
-typedef tms_status (*tms_tap_fn)(void *ctx, uint64_t layer, enum tms_linear linear, const float *x, size_t stride,
-                                 size_t n, uint64_t cols, struct tms_error *err);
+/* Sees x [n][stride], the input of a linear layer: `cols` columns; what lies behind them is of no meaning. Layers that
+ * share their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but
+ * for experts, which see only the tokens that are routed to them. */
+struct tms_tap {
+    uint64_t layer;
+    enum tms_linear linear;
+    int expert;
+    const float *x;
+    size_t stride, n;
+    uint64_t cols;
+};
+typedef tms_status (*tms_tap_fn)(void *ctx, const struct tms_tap *tap, struct tms_error *err);
+
+/* Sees whom a mixture's router chose: experts [n][used] with their weights, best first, and its scores before softmax
+ * or sigmoid [n][stride]. */
+struct tms_routing {
+    uint64_t layer;
+    size_t n, used;
+    const int32_t *experts;
+    const float *weights;
+    const float *scores;
+    size_t stride;
+};
+typedef void (*tms_routing_fn)(void *ctx, const struct tms_routing *routing);
 
 struct tms_net_options {
+    bool fast;           /* inputs of linear layers are rounded to 8 bits (linear.h) */
     bool bounded;        /* weights are read into memory by tms_net_hold, instead of mapped files */
     double int8_outlier; /* LLM.int8: activations from this magnitude on keep their precision, the others are rounded to
                           * 8 bits (6.0 is usual); 0: int8 weights are decoded like all others */
@@ -43,7 +78,10 @@ struct tms_net_options {
 /* What a net is, for callers. */
 struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
-    uint64_t n_kv_heads, head_dim;
+    uint64_t n_kv_heads, key_dim, value_dim; /* of the cache */
+    bool latent;                             /* of the cache: values are the beginnings of their keys */
+    uint64_t n_experts, n_experts_used;      /* 0: no mixture */
+    uint64_t turns_again; /* beyond so many positions all of them turn otherwise (longrope); UINT64_MAX: never */
     size_t
         stride; /* floats from one hidden state to the next: hidden, rounded up to a multiple of 16, or a little more */
 };
@@ -55,6 +93,29 @@ tms_status tms_net_open(struct tms_net **out, const struct tms_source *source, s
 void tms_net_close(struct tms_net *net);
 void tms_net_describe(const struct tms_net *net, struct tms_net_info *info);
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx);
+void tms_net_watch_routing(struct tms_net *net, tms_routing_fn routing, void *ctx);
+
+/* A cache for passes of at most `pass` tokens. n_layers: all, or 1 to serve them in turn. */
+static inline struct tms_cache_shape tms_net_cache(const struct tms_net_info *info, uint64_t n_layers, size_t n_seqs,
+                                                   size_t capacity, size_t pass)
+{
+    return (struct tms_cache_shape){.n_layers = (size_t)n_layers,
+                                    .n_seqs = n_seqs,
+                                    .n_heads = (size_t)info->n_kv_heads,
+                                    .capacity = capacity,
+                                    .key_dim = (size_t)info->key_dim,
+                                    .value_dim = (size_t)info->value_dim,
+                                    .latent = info->latent,
+                                    .pass = pass};
+}
+
+/* The name of a linear layer's weight (of all experts', for theirs): as folders have it, without ".weight" and with
+ * "experts" for "experts.N", or as GGUF files have it. False if layer i (n_layers: the head) has no such weight. */
+bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
+                         size_t size);
+/* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
+ * from it, another one for models of other training. */
+uint64_t tms_net_fingerprint(const struct tms_net *net);
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);
@@ -69,6 +130,7 @@ tms_status tms_net_hold(struct tms_net *net, uint64_t first, uint64_t n, struct 
 struct tms_batch {
     size_t n_seqs, n;
     size_t start;
+    size_t length; /* positions that there are in the end, for rotations that depend on it; 0: start + n */
 };
 
 /* hidden[i] = embedding of ids[i]. TMS_EINPUT for ids outside the vocabulary. The embedding is read row by row from

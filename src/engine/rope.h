@@ -9,12 +9,15 @@
 /* Which values of a head turn together: i and i + d/2 (Hugging Face), or 2i and 2i + 1 (GGUF files of "llama"). */
 enum tms_rope_pairs { TMS_ROPE_HALVES, TMS_ROPE_NEIGHBOURS };
 
-/* Frequencies [head_dim / 2] of a pass whose last position is n_positions - 1 (dynamic scaling depends on it), and
- * what cos and sin are multiplied with. divisors: [head_dim / 2] of Llama 3's scaling (tms_rope_freqs, or the
- * rope_freqs of a GGUF file), or NULL. TMS_EINPUT for scalings that tamis does not know. */
-tms_status tms_rope_frequencies(const struct tms_config *config, const float *divisors, uint64_t n_positions,
-                                float *frequencies, float *factor, struct tms_error *err);
-/* cos and sin [n][head_dim / 2] of positions start … start + n - 1. */
+/* Frequencies [rope_dim / 2] of a pass whose last position is n_positions - 1 (dynamic scaling and longrope depend on
+ * it), and what cos and sin are multiplied with. local: of Gemma 3's layers with a window. divisors: [rope_dim / 2] of
+ * Llama 3's scaling (tms_rope_freqs, or the rope_freqs of a GGUF file), or NULL. TMS_EINPUT for scalings that tamis
+ * does not know. */
+tms_status tms_rope_frequencies(const struct tms_config *config, bool local, const float *divisors,
+                                uint64_t n_positions, float *frequencies, float *factor, struct tms_error *err);
+/* DeepSeek: attention scores are multiplied with this, too. */
+double tms_rope_score_factor(const struct tms_config *config);
+/* cos and sin [n][half] of positions start … start + n - 1. */
 void tms_rope_angles(const float *frequencies, size_t half, float factor, size_t start, size_t n, float *cosines,
                      float *sines);
 /* Turns one head in place. */

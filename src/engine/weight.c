@@ -16,9 +16,17 @@ tms_status tms_weight_init(struct tms_weight *out, const struct tms_source *sour
         return tms_fail(err, TMS_EINPUT, "%s: tensor '%s': type %s cannot be decoded to run the model",
                         source->files[tensor->file]->path, tensor->name, codec ? codec->name : "unknown");
     }
-    *out = (struct tms_weight){
-        .source = source, .tensor = tensor, .rows = n_dims == 2 ? shape[0] : 1, .cols = shape[n_dims ? n_dims - 1 : 0]};
+    *out = (struct tms_weight){.source = source,
+                               .tensor = tensor,
+                               .rows = tensor->packed ? shape[0] : tensor->rows,
+                               .cols = shape[n_dims ? n_dims - 1 : 0]};
     return TMS_OK;
+}
+
+void tms_weight_part(struct tms_weight *weight, uint64_t first, uint64_t n)
+{
+    weight->first_row += first;
+    weight->rows = n;
 }
 
 static uint64_t divide_up(uint64_t a, uint64_t b)
@@ -29,7 +37,7 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 static uint64_t count_scales(const struct tms_weight *w)
 {
     const struct tms_packed *p = w->tensor->packed;
-    if (p) return p->eight ? w->rows : divide_up(w->rows * w->cols, p->block_size);
+    if (p) return p->eight ? p->shape[0] : divide_up(p->shape[0] * p->shape[1], p->block_size);
     if (w->tensor->scale != TMS_NO_SCALE) return w->source->tensors[w->tensor->scale].n_elems;
     return 0;
 }
@@ -64,7 +72,8 @@ tms_status tms_weight_scales(struct tms_weight *w, struct tms_error *err)
 
 void tms_weight_drop(struct tms_weight *w)
 {
-    free(w->scales);
+    if (!w->borrows) free(w->scales);
+    w->borrows = false;
     w->scales = NULL;
     w->data = NULL;
 }
@@ -111,7 +120,7 @@ void tms_weight_tile(const struct tms_weight *w, uint64_t row, uint64_t n_rows, 
     size_t width = tms_padded((size_t)n_cols);
     for (uint64_t r = 0; r < n_rows; r++) {
         float *to = out + r * ld;
-        decode_row(w, row + r, col, n_cols, to);
+        decode_row(w, w->first_row + row + r, col, n_cols, to);
         for (size_t c = (size_t)n_cols; c < width; c++) to[c] = 0;
     }
 }

@@ -1,4 +1,5 @@
-/* A stored matrix [rows][cols] in memory (mapped or read), of which any tile can be decoded to f32. */
+/* A stored matrix [rows][cols], or a part of one that begins with a row of it, in memory (mapped or read), of which any
+ * tile can be decoded to f32. */
 #ifndef TMS_ENGINE_WEIGHT_H
 #define TMS_ENGINE_WEIGHT_H
 
@@ -9,14 +10,18 @@ struct tms_weight {
     const struct tms_source *source;
     const struct tms_tensor *tensor;
     uint64_t rows, cols;
+    uint64_t first_row;  /* of the tensor (of all its dimensions but the last together) */
     const uint8_t *data; /* the tensor's stored bytes; NULL while they are not held */
-    float *scales;       /* owned; of tensors whose scales are tensors of their own: absmax of each block or row, or
-                          * FP8's scales of blocks [ceil(rows / b0)][ceil(cols / b1)] */
+    bool borrows;        /* data and scales are another part's of the same tensor */
+    float *scales; /* owned, if not borrowed; of tensors whose scales are tensors of their own: absmax of each block or
+                    * row, or FP8's scales of blocks [ceil(rows / b0)][ceil(cols / b1)] */
 };
 
 /* Looks up the shape; TMS_EINPUT if the tensor cannot be decoded. Nothing is read. */
 tms_status tms_weight_init(struct tms_weight *out, const struct tms_source *source, const struct tms_tensor *tensor,
                            struct tms_error *err);
+/* Takes rows [first, first + n) only: a part of a fused matrix, one expert of a stack. */
+void tms_weight_part(struct tms_weight *weight, uint64_t first, uint64_t n);
 /* Reads the scales, if there are any (freed with tms_weight_drop). */
 tms_status tms_weight_scales(struct tms_weight *weight, struct tms_error *err);
 /* Stored bytes, and those that the scales take in memory. */

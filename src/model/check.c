@@ -144,7 +144,7 @@ static void check_hf_architecture(struct check *c)
 {
     const struct tms_source *s = c->source;
     const struct tms_arch_tensor *row;
-    int layer;
+    int layer, expert;
     if (!s->config.has_shape) {
         found(c, "%s/config.json: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)",
               s->path);
@@ -152,21 +152,20 @@ static void check_hf_architecture(struct check *c)
     }
     for (size_t i = 0; i < s->n_tensors; i++) {
         const struct tms_tensor *t = &s->tensors[i];
-        if (t->is_scale || tms_arch_ignores(t->name)) continue;
-        row = tms_arch_explain(t->name, &layer);
-        if (!row || layer >= (int)s->config.n_layers)
+        if (t->is_scale || tms_arch_ignores(t->name) || tms_arch_is_spare(s->arch, &s->config, t->name)) continue;
+        row = tms_arch_explain(s->arch, t->name, &layer, &expert);
+        bool none = row && row->when >= TMS_DENSE && !tms_arch_has(s->arch, &s->config, row, layer);
+        if (!row || none || layer >= (int)s->config.n_layers || expert >= (int)s->config.experts.n)
             found(c, "%s: tensor '%s' is nothing that %s with %llu layers has", file_of(s, t), t->name,
                   tms_source_arch_name(s), (unsigned long long)s->config.n_layers);
         else
             check_shape(c, t, row);
     }
-    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
-        int n = tms_arch_per_layer(row) ? (int)s->config.n_layers : 1;
-        for (layer = 0; layer < n && tms_arch_has(s->arch, &s->config, row); layer++) {
-            char name[128];
-            tms_arch_name(name, sizeof name, row->hf, layer);
-            if (!tms_source_find(s, name)) found(c, "%s: tensor '%s' is missing", s->path, name);
-        }
+    struct tms_arch_step step = {0};
+    while (tms_arch_next(&step, s->arch, &s->config)) {
+        char name[128];
+        tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
+        if (!tms_source_find(s, name)) found(c, "%s: tensor '%s' is missing", s->path, name);
     }
 }
 
@@ -178,7 +177,8 @@ static void check_gguf_architecture(struct check *c)
     for (size_t i = 0; i < s->n_tensors; i++) {
         const struct tms_tensor *t = &s->tensors[i];
         int layer;
-        if (s->arch && !tms_arch_explain_gguf(t->name, &layer) && strncmp(t->name, "rope_f", 6) != 0)
+        if (s->arch && !tms_arch_explain_gguf(s->arch, t->name, &layer) &&
+            !tms_arch_kv_part(s->arch, t->name, &layer) && strncmp(t->name, "rope_f", 6) != 0)
             found(c, "%s: tensor '%s' is nothing that %s has", file_of(s, t), t->name, tms_source_arch_name(s));
         if (t->file != file || i == 0) {
             file = t->file;

@@ -99,6 +99,19 @@ static void read_text(struct reader *r, const json_t *object, const char *key, c
         snprintf(out, size, "%s", json_string_value(v));
 }
 
+static void read_factors(struct reader *r, const json_t *scaling, const char *key, float *out, uint64_t *n)
+{
+    const json_t *list = json_object_get(scaling, key);
+    size_t count = json_array_size(list);
+    bool ok = count > 0 && count <= TMS_MAX_LONGROPE;
+    for (size_t i = 0; ok && i < count; i++) {
+        out[i] = (float)json_number_value(json_array_get(list, i));
+        ok = out[i] > 0 && out[i] < 1e9f;
+    }
+    if (!ok || (*n && *n != count)) fail(r, key, "is not a list of positive numbers, one for each pair of a head");
+    *n = count;
+}
+
 static void read_rope(struct reader *r, const json_t *config, struct tms_rope *rope)
 {
     static const struct {
@@ -106,7 +119,8 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
         enum tms_rope_kind kind;
     } kinds[] = {
         {"default", TMS_ROPE_DEFAULT}, {"linear", TMS_ROPE_LINEAR}, {"dynamic", TMS_ROPE_DYNAMIC},
-        {"yarn", TMS_ROPE_YARN},       {"llama3", TMS_ROPE_LLAMA3},
+        {"yarn", TMS_ROPE_YARN},       {"llama3", TMS_ROPE_LLAMA3}, {"longrope", TMS_ROPE_LONGROPE},
+        {"su", TMS_ROPE_LONGROPE}, /* its name in the first Phi-3 */
     };
     rope->theta = 10000.0; /* transformers' default of all architectures here */
     read_number(r, config, "rope_theta", &rope->theta);
@@ -121,7 +135,14 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
         }
     }
     if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
+    read_number(r, config, "rope_local_base_freq", &rope->local_theta);
+    read_count(r, config, "original_max_position_embeddings", MAX_DIM, &rope->original_context); /* Phi-3 */
     if (!scaling) return;
+    if (json_is_object(
+            json_object_get(scaling, "full_attention"))) { /* Gemma 3, new form: one for each kind of layer */
+        read_number(r, json_object_get(scaling, "sliding_attention"), "rope_theta", &rope->local_theta);
+        scaling = json_object_get(scaling, "full_attention");
+    }
     read_number(r, scaling, "rope_theta", &rope->theta);
     if (rope->theta <= 0) fail(r, "rope_theta", "is not positive");
     read_text(r, scaling, "type", rope->name, sizeof rope->name);
@@ -137,6 +158,12 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
     read_number(r, scaling, "beta_slow", &rope->beta_slow);
     read_number(r, scaling, "extrapolation_factor", &rope->ext_factor);
     read_count(r, scaling, "original_max_position_embeddings", MAX_DIM, &rope->original_context);
+    read_number(r, scaling, "mscale", &rope->mscale);
+    read_number(r, scaling, "mscale_all_dim", &rope->mscale_all_dim);
+    if (rope->kind == TMS_ROPE_LONGROPE) {
+        read_factors(r, scaling, "short_factor", rope->short_factors, &rope->n_factors);
+        read_factors(r, scaling, "long_factor", rope->long_factors, &rope->n_factors);
+    }
     if (rope->factor < 0) fail(r, "factor", "of the rope scaling is negative");
     bool scaled = rope->kind == TMS_ROPE_LINEAR || rope->kind == TMS_ROPE_YARN || rope->kind == TMS_ROPE_LLAMA3;
     if (scaled && rope->factor <= 0 && r->status == TMS_OK) fail(r, "factor", "of the rope scaling is missing");
@@ -153,24 +180,39 @@ void tms_config_set_window(struct tms_config *config, uint64_t layer)
     if (layer < TMS_MAX_LAYERS) config->window_layers[layer / 64] |= UINT64_C(1) << (layer % 64);
 }
 
-/* Which layers see a window only: a list of kinds in new files; in old ones all of Mistral's, and Qwen's from
- * max_window_layers on if use_sliding_window is set. Llama has none, whatever stands there. */
+/* ---- what families of models have of their own ---- */
+
+static bool is(const struct tms_config *c, const char *model_type)
+{
+    return strcmp(c->model_type, model_type) == 0;
+}
+
+/* 0 is a number here, and not the same as none. */
+static void read_number_or_zero(struct reader *r, const json_t *object, const char *key, uint64_t max, uint64_t *out)
+{
+    const json_t *v = json_object_get(object, key);
+    if (json_is_integer(v) && json_integer_value(v) == 0)
+        *out = 0;
+    else
+        read_count(r, object, key, max, out);
+}
+
+/* Which layers see a window only: a list of kinds in new files; in old ones all (Mistral, Mixtral, Phi-3), those from
+ * max_window_layers on if use_sliding_window is set (Qwen), every other one from the first (Gemma 2), all but every
+ * sixth (Gemma 3). Llama has none, whatever stands there. Defaults are transformers'. */
 static void read_window(struct reader *r, const json_t *text, struct tms_config *c)
 {
     static const char list_key[] = "layer_types";
-    bool mistral = strcmp(c->model_type, "mistral") == 0 || strcmp(c->class_name, "MistralForCausalLM") == 0;
-    bool use = false;
-    uint64_t first = 0;
+    bool qwen = strncmp(c->model_type, "qwen", 4) == 0, gemma2 = is(c, "gemma2"), gemma3 = is(c, "gemma3_text");
+    bool mistral = is(c, "mistral"), use = false;
+    uint64_t first = 28, pattern = 6;
     read_bool(r, text, "use_sliding_window", &use);
-    if (!mistral && !use) return;
-    if (mistral && !json_object_get(text, "sliding_window")) c->window = 4096; /* transformers' default */
+    if (qwen ? !use : !(mistral || gemma2 || gemma3 || is(c, "mixtral") || is(c, "phi3"))) return;
+    if ((mistral || gemma2 || gemma3) && !json_object_get(text, "sliding_window")) c->window = 4096;
     read_count(r, text, "sliding_window", 1u << 30, &c->window);
-    if (!mistral) first = 28; /* transformers' default for Qwen2 and Qwen3 */
-    if (!mistral && present(text, "max_window_layers")) {
-        first = 0; /* it may say 0, which is no count */
-        if (json_integer_value(json_object_get(text, "max_window_layers")) != 0)
-            read_count(r, text, "max_window_layers", TMS_MAX_LAYERS, &first);
-    }
+    read_number_or_zero(r, text, "max_window_layers", TMS_MAX_LAYERS, &first);
+    read_count(r, text, "_sliding_window_pattern", TMS_MAX_LAYERS, &pattern);
+    read_count(r, text, "sliding_window_pattern", TMS_MAX_LAYERS, &pattern);
     const json_t *list = present(text, list_key) ? json_object_get(text, list_key) : NULL;
     if (list && (!json_is_array(list) || json_array_size(list) < c->n_layers)) {
         fail(r, list_key, "is not a list with one kind for each layer");
@@ -178,8 +220,114 @@ static void read_window(struct reader *r, const json_t *text, struct tms_config 
     }
     for (uint64_t l = 0; l < c->n_layers && c->window; l++) {
         const char *kind = list ? json_string_value(json_array_get(list, (size_t)l)) : NULL;
-        if (list ? kind && strcmp(kind, "sliding_attention") == 0 : l >= first) tms_config_set_window(c, l);
+        bool has = list     ? kind && strcmp(kind, "sliding_attention") == 0
+                   : qwen   ? l >= first
+                   : gemma2 ? l % 2 == 0
+                   : gemma3 ? (l + 1) % pattern != 0
+                            : true;
+        if (has) tms_config_set_window(c, l);
     }
+}
+
+static void read_gemma(struct reader *r, const json_t *text, struct tms_config *c)
+{
+    bool gemma2 = is(c, "gemma2"), gemma3 = is(c, "gemma3_text");
+    if (!is(c, "gemma") && !gemma2 && !gemma3) return;
+    c->norm_plus_one = c->scaled_embedding = true;
+    c->activation = TMS_GELU_TANH;
+    if (!present(text, "tie_word_embeddings")) c->tied = true;
+    if (!gemma2 && !gemma3) return;
+    c->query_scalar = 256;
+    if (gemma2 && !json_object_get(text, "attn_logit_softcapping")) c->attention_cap = 50;
+    if (gemma2 && !json_object_get(text, "final_logit_softcapping")) c->logit_cap = 30;
+    read_number(r, text, "query_pre_attn_scalar", &c->query_scalar);
+    read_number(r, text, "attn_logit_softcapping", &c->attention_cap);
+    read_number(r, text, "final_logit_softcapping", &c->logit_cap);
+    if (gemma3 && c->rope.local_theta <= 0) c->rope.local_theta = 10000;
+    if (c->query_scalar <= 0) fail(r, "query_pre_attn_scalar", "is not positive");
+}
+
+bool tms_experts_fit(const struct tms_experts *e)
+{
+    return e->n && e->used && e->used <= e->n && e->n_groups && e->n % e->n_groups == 0 &&
+           e->groups_used <= e->n_groups && e->used <= e->n / e->n_groups * e->groups_used;
+}
+
+static void read_experts(struct reader *r, const json_t *text, struct tms_config *c)
+{
+    struct tms_experts *e = &c->experts;
+    bool deepseek = is(c, "deepseek_v2") || is(c, "deepseek_v3"), mixtral = is(c, "mixtral");
+    bool qwen2 = is(c, "qwen2_moe");
+    if (!deepseek && !mixtral && !qwen2 && !is(c, "qwen3_moe")) return;
+    read_count(r, text, "num_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_local_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "n_routed_experts", TMS_MAX_EXPERTS, &e->n);
+    read_count(r, text, "num_experts_per_tok", TMS_MAX_EXPERTS, &e->used);
+    e->ffn = c->ffn;
+    e->step = 1;
+    e->scale = 1;
+    e->n_groups = e->groups_used = 1;
+    if (!mixtral) read_count(r, text, "moe_intermediate_size", MAX_DIM, &e->ffn);
+    e->normalize = mixtral;
+    if (!mixtral) read_bool(r, text, "norm_topk_prob", &e->normalize);
+    read_count(r, text, "decoder_sparse_step", TMS_MAX_LAYERS, &e->step);
+    if (json_array_size(json_object_get(text, "mlp_only_layers")))
+        fail(r, "mlp_only_layers", "names layers; only mixtures in every layer are supported");
+    if (qwen2) {
+        read_number_or_zero(r, text, "shared_expert_intermediate_size", MAX_DIM, &e->shared);
+        e->shared_gate = e->shared != 0;
+    }
+    if (deepseek) {
+        uint64_t n_shared = 0;
+        char method[32] = "greedy", scoring[32] = "softmax";
+        read_number_or_zero(r, text, "n_shared_experts", 1 << 10, &n_shared);
+        e->shared = n_shared * e->ffn;
+        read_number_or_zero(r, text, "first_k_dense_replace", TMS_MAX_LAYERS, &e->n_dense);
+        read_count(r, text, "moe_layer_freq", TMS_MAX_LAYERS, &e->step);
+        read_number(r, text, "routed_scaling_factor", &e->scale);
+        read_count(r, text, "n_group", 1 << 14, &e->n_groups);
+        read_count(r, text, "topk_group", 1 << 14, &e->groups_used);
+        if (is(c, "deepseek_v3")) snprintf(method, sizeof method, "noaux_tc"), snprintf(scoring, 32, "sigmoid");
+        read_text(r, text, "topk_method", method, sizeof method);
+        read_text(r, text, "scoring_func", scoring, sizeof scoring);
+        e->sigmoid = strcmp(scoring, "sigmoid") == 0;
+        e->bias = strcmp(method, "noaux_tc") == 0;
+        if (e->step != 1) fail(r, "moe_layer_freq", "is not 1, the only one that is supported");
+        if (!e->sigmoid && strcmp(scoring, "softmax") != 0) fail(r, "scoring_func", "is neither softmax nor sigmoid");
+        if (strcmp(method, "greedy") == 0)
+            e->n_groups = e->groups_used = 1;
+        else if (!e->bias)
+            fail(r, "topk_method", "is neither greedy nor noaux_tc");
+    }
+    if (r->status != TMS_OK) return;
+    if (!tms_experts_fit(e))
+        fail(r, "num_experts_per_tok", "and the other numbers of the experts contradict each other");
+}
+
+static void read_latent(struct reader *r, const json_t *text, struct tms_config *c)
+{
+    struct tms_latent *l = &c->latent;
+    if (!is(c, "deepseek_v2") && !is(c, "deepseek_v3")) return;
+    read_count(r, text, "q_lora_rank", MAX_DIM, &l->q_rank);
+    read_count(r, text, "kv_lora_rank", MAX_DIM, &l->kv_rank);
+    read_count(r, text, "qk_nope_head_dim", 1 << 16, &l->nope);
+    read_count(r, text, "qk_rope_head_dim", 1 << 16, &l->rope);
+    read_count(r, text, "v_head_dim", 1 << 16, &l->value);
+    if (!l->kv_rank || !l->nope || !l->rope || !l->value)
+        fail(r, "kv_lora_rank", "or another number of latent attention is missing");
+    if (l->rope % 2 != 0) fail(r, "qk_rope_head_dim", "is odd");
+    c->head_dim = l->nope + l->rope;
+}
+
+uint64_t tms_config_rope_dim(const struct tms_config *config)
+{
+    return config->latent.kv_rank ? config->latent.rope : config->head_dim;
+}
+
+bool tms_config_has_experts(const struct tms_config *config, uint64_t layer)
+{
+    const struct tms_experts *e = &config->experts;
+    return e->n && layer >= e->n_dense && (layer + 1) % e->step == 0;
 }
 
 static void read_dtype(struct reader *r, const json_t *config, enum tms_type *out)
@@ -254,7 +402,11 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
     read_rope(&r, text, &c.rope);
+    if (is(&c, "phi3") && !c.rope.original_context) c.rope.original_context = 4096;
     read_window(&r, text, &c);
+    read_gemma(&r, text, &c);
+    read_experts(&r, text, &c);
+    read_latent(&r, text, &c);
     if (r.status != TMS_OK) return r.status;
 
     if (c.n_heads && c.n_kv_heads && c.n_heads % c.n_kv_heads != 0)

@@ -93,13 +93,13 @@ static tms_status run_range(void *ctx, size_t index, unsigned worker, struct tms
     uint64_t bytes = 0;
     for (int k = 0; k < 2 && status == TMS_OK; k++) {
         const struct tms_source *model = w->diff->models[k];
-        const struct tms_tensor *t = pair->tensor[k];
+        const struct tms_tensor *t = pair->side[k].tensor;
         if (range->bytes) {
             status = tms_file_read(model->files[t->file], s->raw[k], range->n, t->offset + range->first, err);
             bytes += range->n;
         } else {
             status = tms_pair_read(pair, k, model, range->first, range->n, s->raw[k], s->turned, s->values[k], err);
-            bytes += tms_source_raw_bytes(t, range->n);
+            bytes += tms_source_raw_bytes(t, tms_pair_source_values(pair, k, range->n));
         }
     }
     if (status != TMS_OK) return status;
@@ -122,9 +122,10 @@ static tms_status run_range(void *ctx, size_t index, unsigned worker, struct tms
 /* Bytes of a pair are compared as they are if neither side can be decoded and nothing moved. */
 static bool same_layout(const struct tms_pair *pair)
 {
-    const struct tms_tensor *a = pair->tensor[0], *b = pair->tensor[1];
-    return a->type == b->type && a->bytes == b->bytes && !pair->head_rows[0] && !pair->head_rows[1] && !a->packed &&
-           !b->packed;
+    const struct tms_tensor *a = pair->side[0].tensor, *b = pair->side[1].tensor;
+    for (int k = 0; k < 2; k++)
+        if (pair->side[k].turn.kind != TMS_TURN_NONE || pair->side[k].n_parts > 1) return false;
+    return a->type == b->type && a->bytes == b->bytes && !a->packed && !b->packed;
 }
 
 static tms_status cut(struct work *w, struct tms_error *err)
@@ -132,13 +133,13 @@ static tms_status cut(struct work *w, struct tms_error *err)
     const struct tms_diff *d = w->diff;
     for (size_t i = 0; i < d->pairs.n; i++) {
         const struct tms_pair *pair = &d->pairs.items[i];
-        const struct tms_tensor *a = pair->tensor[0], *b = pair->tensor[1];
+        const struct tms_tensor *a = pair->side[0].tensor, *b = pair->side[1].tensor;
         if (!a || !b || d->tensors[i].state == TMS_DIFF_SHAPE) continue;
         bool bytes = !tms_source_decodes(a) || !tms_source_decodes(b);
         if (bytes && !same_layout(pair)) continue;
-        uint64_t unit = bytes ? 1 : tms_pair_unit(pair), all = bytes ? a->bytes : a->n_weights;
+        uint64_t unit = bytes ? 1 : tms_pair_unit(pair), all = bytes ? a->bytes : pair->side[0].n_values;
         uint64_t step = unit >= RANGE_VALUES ? unit : RANGE_VALUES / unit * unit;
-        w->bytes_total += a->bytes + b->bytes;
+        w->bytes_total += a->bytes / pair->side[0].n_parts + b->bytes / pair->side[1].n_parts;
         for (uint64_t first = 0; first < all; first += step) {
             uint64_t n = all - first < step ? all - first : step;
             if (!tms_grow(&w->ranges, &w->cap_ranges, w->n_ranges + 1, sizeof *w->ranges))
@@ -156,10 +157,12 @@ static tms_status make_scratch(struct work *w, unsigned n_threads, struct tms_er
         const struct range *range = &w->ranges[i];
         if (range->bytes && range->n > raw) raw = range->n;
         for (int k = 0; k < 2 && !range->bytes; k++) {
-            uint64_t bytes = tms_source_raw_bytes(w->diff->pairs.items[range->pair].tensor[k], range->n);
+            const struct tms_pair *pair = &w->diff->pairs.items[range->pair];
+            uint64_t n = tms_pair_source_values(pair, k, range->n);
+            uint64_t bytes = tms_source_raw_bytes(pair->side[k].tensor, n);
             if (bytes > raw) raw = bytes;
+            if (n > values) values = n;
         }
-        if (!range->bytes && range->n > values) values = range->n;
     }
     w->scratch = tms_calloc(n_threads, sizeof *w->scratch);
     if (!w->scratch) return tms_fail_memory(err, n_threads * sizeof *w->scratch);
@@ -210,7 +213,7 @@ static tms_status begin_tensors(struct tms_diff *d, struct tms_error *err)
     for (size_t i = 0; i < d->pairs.n; i++) {
         const struct tms_pair *pair = &d->pairs.items[i];
         struct tms_diff_tensor *to = &d->tensors[i];
-        const struct tms_tensor *a = pair->tensor[0], *b = pair->tensor[1];
+        const struct tms_tensor *a = pair->side[0].tensor, *b = pair->side[1].tensor;
         *to = (struct tms_diff_tensor){
             .name = pair->name, .type_a = a ? type_text(d, 0, a) : NULL, .type_b = b ? type_text(d, 1, b) : NULL};
         if ((a && !to->type_a) || (b && !to->type_b)) return tms_fail_memory(err, 32);
@@ -221,7 +224,7 @@ static tms_status begin_tensors(struct tms_diff *d, struct tms_error *err)
         else if ((!tms_source_decodes(a) || !tms_source_decodes(b)) && !same_layout(pair))
             to->state = TMS_DIFF_UNDECODED;
         else
-            to->n_values = a->n_weights;
+            to->n_values = pair->side[0].n_values;
     }
     return TMS_OK;
 }
@@ -242,10 +245,8 @@ static void add_up(struct tms_diff *d, const struct work *w)
             bytes |= range->bytes;
             t->n_differing += range->n_differing;
             if (range->max_error > t->max_error) {
-                uint64_t shape[TMS_ST_MAX_DIMS];
-                const struct tms_tensor *a = d->pairs.items[i].tensor[0];
-                uint32_t n_dims = tms_source_shape(a, shape);
-                uint64_t cols = n_dims ? shape[n_dims - 1] : 1;
+                const struct tms_piece *a = &d->pairs.items[i].side[0];
+                uint64_t cols = a->n_dims ? a->shape[a->n_dims - 1] : 1;
                 t->max_error = range->max_error;
                 t->max_row = range->max_at / cols;
                 t->max_column = range->max_at % cols;

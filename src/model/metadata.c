@@ -72,6 +72,14 @@ bool tms_rope_freqs(const struct tms_config *config, float *out)
     return true;
 }
 
+/* sqrt(1 + ln(max / original) / ln(original)), 1 where the context is no longer than the original one. */
+double tms_longrope_attention(const struct tms_config *c)
+{
+    double original = (double)c->rope.original_context, scale = original > 0 ? (double)c->context / original : 1;
+    if (c->rope.attention_factor > 0) return c->rope.attention_factor;
+    return scale > 1 && original > 1 ? sqrt(1 + log(scale) / log(original)) : 1;
+}
+
 struct builder {
     struct tms_kvs *kvs;
     const char *arch;
@@ -110,6 +118,8 @@ static void put_rope_scaling(struct builder *b, const struct tms_source *source,
         if (rope->attention_factor > 0) put_f32(b, "rope.scaling.yarn_attn_factor", rope->attention_factor);
         if (rope->beta_fast > 0) put_f32(b, "rope.scaling.yarn_beta_fast", rope->beta_fast);
         if (rope->beta_slow > 0) put_f32(b, "rope.scaling.yarn_beta_slow", rope->beta_slow);
+    } else if (rope->kind == TMS_ROPE_LONGROPE) { /* only outside Phi-3, which has no such key */
+        tms_kvs_set_string(b->kvs, key(b, "rope.scaling.type"), "longrope");
     } else if ((rope->kind == TMS_ROPE_DYNAMIC || rope->kind == TMS_ROPE_OTHER) && options->warn) {
         char line[160];
         snprintf(line, sizeof line, "rope scaling '%s' has no place in a GGUF file; long texts will not be as good",
@@ -118,52 +128,146 @@ static void put_rope_scaling(struct builder *b, const struct tms_source *source,
     }
 }
 
+static bool is(const struct builder *b, const char *arch)
+{
+    return strcmp(b->arch, arch) == 0;
+}
+
+/* DeepSeek's heads share one latent: to llama.cpp that is one head of keys and values, as long as it. */
+static void put_heads(struct builder *b, const struct tms_config *c)
+{
+    put_u32(b, "attention.head_count", c->n_heads);
+    put_u32(b, "attention.head_count_kv", c->latent.kv_rank ? 1 : c->n_kv_heads);
+}
+
+static void put_head_lengths(struct builder *b, const struct tms_config *c)
+{
+    const struct tms_latent *l = &c->latent;
+    if (!l->kv_rank && !c->has_head_dim && !c->activation) return; /* Gemma's files always have them */
+    put_u32(b, "attention.key_length", l->kv_rank ? l->kv_rank + l->rope : c->head_dim);
+    put_u32(b, "attention.value_length", l->kv_rank ? l->kv_rank : c->head_dim);
+}
+
+static void put_file_type(struct builder *b, const struct tms_metadata_options *options)
+{
+    tms_kvs_set_u32(b->kvs, "general.file_type", (uint32_t)options->file_type);
+}
+
+/* The numbers of most architectures. */
+static void put_usual(struct builder *b, const struct tms_source *source, const struct tms_metadata_options *options)
+{
+    const struct tms_config *c = &source->config;
+    const struct tms_experts *e = &c->experts;
+    put_u32(b, "block_count", c->n_layers);
+    put_u32(b, "context_length", c->context);
+    put_u32(b, "embedding_length", c->hidden);
+    put_u32(b, "feed_forward_length", c->ffn);
+    put_heads(b, c);
+    put_rope_scaling(b, source, options);
+    put_f32(b, "rope.freq_base", c->rope.theta);
+    if (c->rope.local_theta > 0) put_f32(b, "rope.freq_base_swa", c->rope.local_theta);
+    put_f32(b, "attention.layer_norm_rms_epsilon", c->rms_eps);
+    if (e->n) {
+        put_u32(b, "expert_count", e->n);
+        put_u32(b, "expert_used_count", e->used);
+    }
+    if (is(b, "deepseek2")) {
+        put_u32(b, "expert_group_count", e->n_groups);
+        put_u32(b, "expert_group_used_count", e->groups_used);
+        put_u32(b, "expert_gating_func", e->sigmoid ? 2 : 1);
+    }
+    put_head_lengths(b, c);
+    put_file_type(b, options);
+}
+
+static void put_gemma(struct builder *b, const struct tms_source *source, const struct tms_metadata_options *options)
+{
+    const struct tms_config *c = &source->config;
+    put_u32(b, "context_length", c->context);
+    put_u32(b, "embedding_length", c->hidden);
+    put_u32(b, "block_count", c->n_layers);
+    put_u32(b, "feed_forward_length", c->ffn);
+    put_heads(b, c);
+    put_f32(b, "attention.layer_norm_rms_epsilon", c->rms_eps);
+    put_head_lengths(b, c);
+    put_file_type(b, options);
+    /* Not in the converter's files; where it is another one than llama.cpp takes then, ours say so. */
+    if ((float)c->rope.theta != 10000.0f) put_f32(b, "rope.freq_base", c->rope.theta);
+    put_rope_scaling(b, source, options);
+}
+
+static void put_phi3(struct builder *b, const struct tms_source *source, const struct tms_metadata_options *options)
+{
+    const struct tms_config *c = &source->config;
+    put_u32(b, "context_length", c->context);
+    put_u32(b, "rope.scaling.original_context_length", c->rope.original_context);
+    put_u32(b, "embedding_length", c->hidden);
+    put_u32(b, "feed_forward_length", c->ffn);
+    put_u32(b, "block_count", c->n_layers);
+    put_heads(b, c);
+    put_f32(b, "attention.layer_norm_rms_epsilon", c->rms_eps);
+    put_u32(b, "rope.dimension_count", c->head_dim);
+    put_f32(b, "rope.freq_base", c->rope.theta);
+    put_file_type(b, options);
+    put_u32(b, "attention.sliding_window", c->window);
+    if (c->rope.kind != TMS_ROPE_LONGROPE) put_rope_scaling(b, source, options);
+}
+
+/* What comes behind the usual ones. */
+static void put_more(struct builder *b, const struct tms_config *c)
+{
+    const struct tms_experts *e = &c->experts;
+    const struct tms_latent *l = &c->latent;
+    bool qwen2moe = is(b, "qwen2moe"), gemma3 = is(b, "gemma3");
+    if (qwen2moe || is(b, "qwen3moe")) put_u32(b, "expert_feed_forward_length", e->ffn);
+    if (qwen2moe) put_u32(b, "expert_shared_feed_forward_length", e->shared);
+    if (is(b, "gemma2") && c->attention_cap > 0) put_f32(b, "attn_logit_softcapping", c->attention_cap);
+    if ((is(b, "gemma2") || gemma3) && c->logit_cap > 0) put_f32(b, "final_logit_softcapping", c->logit_cap);
+    if ((is(b, "gemma2") || gemma3) && c->window) put_u32(b, "attention.sliding_window", c->window);
+    if (!is(b, "deepseek2")) return;
+    put_u32(b, "leading_dense_block_count", e->n_dense);
+    put_u32(b, "vocab_size", c->vocab);
+    if (l->q_rank) put_u32(b, "attention.q_lora_rank", l->q_rank);
+    put_u32(b, "attention.kv_lora_rank", l->kv_rank);
+    put_u32(b, "attention.key_length_mla", l->nope + l->rope);
+    put_u32(b, "attention.value_length_mla", l->value);
+    put_u32(b, "expert_feed_forward_length", e->ffn);
+    put_u32(b, "expert_shared_count", e->ffn ? e->shared / e->ffn : 0);
+    put_f32(b, "expert_weights_scale", e->scale);
+    if (e->normalize) tms_kvs_set_bool(b->kvs, key(b, "expert_weights_norm"), true);
+    put_u32(b, "rope.dimension_count", l->rope);
+    if (c->rope.mscale_all_dim > 0) put_f32(b, "rope.scaling.yarn_log_multiplier", 0.1 * c->rope.mscale_all_dim);
+}
+
 tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *source,
                               const struct tms_metadata_options *options, struct tms_error *err)
 {
     const struct tms_config *c = &source->config;
     struct builder b = {.kvs = kvs, .arch = source->arch->gguf};
-    char label[32];
+    char label[32], size[64] = "";
     char *title = options->name ? strdup(options->name) : title_of(source->path);
     if (!title) return tms_fail_memory(err, 256);
     tms_size_label(label, options->n_parameters);
+    if (c->experts.n) snprintf(size, sizeof size, "%llux", (unsigned long long)c->experts.n);
+    strcat(size, label);
 
     tms_kvs_set_string(kvs, "general.architecture", b.arch);
+    if (c->rope.kind == TMS_ROPE_LONGROPE) put_f32(&b, "rope.scaling.attn_factor", tms_longrope_attention(c));
     tms_kvs_set_string(kvs, "general.type", "model");
     if (*title) tms_kvs_set_string(kvs, "general.name", title);
     free(title);
-    tms_kvs_set_string(kvs, "general.size_label", label);
-    put_u32(&b, "block_count", c->n_layers);
-    put_u32(&b, "context_length", c->context);
-    put_u32(&b, "embedding_length", c->hidden);
-    put_u32(&b, "feed_forward_length", c->ffn);
-    put_u32(&b, "attention.head_count", c->n_heads);
-    put_u32(&b, "attention.head_count_kv", c->n_kv_heads);
-    put_rope_scaling(&b, source, options);
-    put_f32(&b, "rope.freq_base", c->rope.theta);
-    put_f32(&b, "attention.layer_norm_rms_epsilon", c->rms_eps);
-    if (c->has_head_dim) {
-        put_u32(&b, "attention.key_length", c->head_dim);
-        put_u32(&b, "attention.value_length", c->head_dim);
-    }
-    tms_kvs_set_u32(kvs, "general.file_type", (uint32_t)options->file_type);
-    if (source->arch->rope_dimension) {
+    tms_kvs_set_string(kvs, "general.size_label", size);
+    if (is(&b, "gemma") || is(&b, "gemma2"))
+        put_gemma(&b, source, options);
+    else if (is(&b, "phi3"))
+        put_phi3(&b, source, options);
+    else
+        put_usual(&b, source, options);
+    put_more(&b, c);
+    if (source->arch->rope_dimension && !c->latent.kv_rank) {
         put_u32(&b, "vocab_size", c->vocab);
         put_u32(&b, "rope.dimension_count", c->head_dim);
     }
     tms_kvs_set_u32(kvs, "general.quantization_version", 2);
     return kvs->failed ? tms_fail_memory(err, 0) : TMS_OK;
-}
-
-void tms_metadata_window(struct tms_kvs *kvs, const struct tms_config *c)
-{
-    uint8_t layers[TMS_MAX_LAYERS];
-    uint64_t n = 0;
-    for (uint64_t l = 0; l < c->n_layers && l < TMS_MAX_LAYERS; l++) {
-        layers[l] = tms_config_window(c, l) != 0;
-        n += layers[l];
-    }
-    if (n == 0 || c->window >= c->context) return;
-    tms_kvs_set_u32(kvs, TMS_KEY_WINDOW, (uint32_t)c->window);
-    if (n < c->n_layers) tms_kvs_set_array(kvs, TMS_KEY_WINDOW_LAYERS, TMS_KV_BOOL, c->n_layers, layers, c->n_layers);
 }

@@ -18,13 +18,20 @@ struct tms_metadata_options {
 tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *source,
                               const struct tms_metadata_options *options, struct tms_error *err);
 
-/* The sliding window of attention, for which llama.cpp's "llama", "qwen2" and "qwen3" have no keys: keys of our own
- * that others ignore. u32, and bools for each layer where not all have it. */
-#define TMS_KEY_WINDOW        "tamis.attention.sliding_window"
-#define TMS_KEY_WINDOW_LAYERS "tamis.attention.sliding_window_layers"
+/* Keys of our own: what decides the model's results and has no key that llama.cpp reads, or another meaning there.
+ * Written behind all others, and only where the keys before them say, by llama.cpp's own rules, something else than
+ * config.json does; programs that do not know them pass them over. docs/tamis.1 lists them. */
+#define TMS_KEY_WINDOW        "tamis.attention.sliding_window"        /* u32; 0: none */
+#define TMS_KEY_WINDOW_LAYERS "tamis.attention.sliding_window_layers" /* bools, where not all layers have it */
 
-/* Appends them, if the model has a window that a text within its context can outgrow. */
-void tms_metadata_window(struct tms_kvs *kvs, const struct tms_config *config);
+/* Appends them. */
+tms_status tms_metadata_own(struct tms_kvs *kvs, const struct tms_source *source, struct tms_error *err);
+/* Puts those that are there into `config`, which holds what the other keys say. TMS_EINPUT for what makes no sense. */
+tms_status tms_metadata_read_own(struct tms_config *config, const struct tms_kvs *kvs, const char *path,
+                                 struct tms_error *err);
+
+/* What cos and sin are multiplied with in longrope. */
+double tms_longrope_attention(const struct tms_config *config);
 
 /* "7.6B", "456K": at least two digits. */
 void tms_size_label(char out[32], uint64_t n_parameters);

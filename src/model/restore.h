@@ -7,6 +7,7 @@
 
 #include "file/made_files.h"
 #include "model/source.h"
+#include "model/turn.h"
 
 struct tms_restore_options {
     enum tms_type dtype; /* of the weights that will be written */
@@ -19,6 +20,11 @@ struct tms_restore_options {
  * TMS_EINPUT if a key is missing or says something that the architecture cannot do. */
 tms_status tms_restore_numbers(struct tms_config *out, const struct tms_source *source,
                                const struct tms_restore_options *options, struct tms_error *err);
+/* The same from the keys alone: what tensors decide (vocabulary, tied, biases, tables of rope) is left out. */
+tms_status tms_restore_keys(struct tms_config *out, const struct tms_kvs *kvs, const struct tms_arch *arch,
+                            const char *path, struct tms_error *err);
+/* The double with the shortest spelling that reads back as x. */
+double tms_shortest(float x);
 /* config.json and generation_config.json. */
 tms_status tms_restore_config(struct tms_made_files *files, const struct tms_source *source,
                               const struct tms_config *config, const struct tms_restore_options *options,
@@ -28,11 +34,15 @@ tms_status tms_restore_tokenizer(struct tms_made_files *files, const struct tms_
                                  const struct tms_config *config, const struct tms_restore_options *options,
                                  struct tms_error *err);
 
-/* A tensor of the folder. */
+/* A tensor of the folder, or the next piece of the one before it. */
 struct tms_restored_tensor {
     const char *name;
-    size_t source;           /* index of the source's tensor */
-    uint64_t permuted_heads; /* its rows were permuted within each of so many heads; 0: they were not */
+    uint32_t n_dims;
+    uint64_t shape[TMS_ST_MAX_DIMS]; /* slowest first */
+    bool continues;                  /* another piece of the tensor before it */
+    size_t source;                   /* index of the source's tensor */
+    uint64_t part, n_parts;          /* part of it, of so many equal ones, that is taken; n_parts 1: all */
+    struct tms_turn turn;            /* what is done to its values */
 };
 
 /* All of them, sorted by name: free *out with free; names come from the arena. TMS_EINPUT if one is missing, or has no

@@ -9,7 +9,8 @@
 #include "base/text.h"
 #include "model/packed.h"
 
-#define CONFIG_LIMIT (64u << 20) /* bytes of a config.json */
+#define CONFIG_LIMIT   (64u << 20) /* bytes of a config.json */
+#define INVENTED_LIMIT (1u << 22)  /* tensors of a lone config.json */
 
 static void set_rows(struct tms_tensor *t)
 {
@@ -96,34 +97,24 @@ static tms_status invent_tensors(struct tms_source *s, struct tms_error *err)
         return tms_fail(err, TMS_EINPUT,
                         "%s: lacks numbers that give the shape of a decoder (num_hidden_layers, hidden_size, …)",
                         s->path);
-    size_t n_rows = 0;
-    while (tms_arch_tensor_at(n_rows)) n_rows++;
-    uint64_t n_layers = s->config.n_layers;
-    s->tensors = tms_calloc(n_rows * (n_layers + 1), sizeof *s->tensors);
-    if (!s->tensors) return tms_fail_memory(err, n_rows * n_layers * sizeof *s->tensors);
+    struct tms_arch_step step = {0};
+    size_t n = 0;
+    while (n <= INVENTED_LIMIT && tms_arch_next(&step, s->arch, &s->config)) n++;
+    if (n > INVENTED_LIMIT)
+        return tms_fail(err, TMS_EINPUT, "%s: its numbers make more than %u tensors", s->path, INVENTED_LIMIT);
+    s->tensors = tms_calloc(n, sizeof *s->tensors);
+    if (!s->tensors) return tms_fail_memory(err, n * sizeof *s->tensors);
     enum tms_type type = s->config.dtype == TMS_TYPE_NONE ? TMS_F32 : s->config.dtype;
     const struct tms_codec *codec = tms_codec(type);
-    /* Embedding, all layers, then what follows them: the table has its layer rows together. */
-    size_t first = 0, last = n_rows;
-    while (!tms_arch_per_layer(tms_arch_tensor_at(first))) first++;
-    while (!tms_arch_per_layer(tms_arch_tensor_at(last - 1))) last--;
-    size_t n_steps = first + (last - first) * n_layers + (n_rows - last);
-    for (size_t i = 0; i < n_steps; i++) {
-        size_t in_layers = i - first;
-        bool layered = i >= first && in_layers < (last - first) * n_layers;
-        size_t row_index = i < first ? i
-                           : layered ? first + in_layers % (last - first)
-                                     : last + (in_layers - (last - first) * n_layers);
-        int layer = layered ? (int)(in_layers / (last - first)) : -1;
-        const struct tms_arch_tensor *row = tms_arch_tensor_at(row_index);
-        if (!tms_arch_has(s->arch, &s->config, row)) continue;
+    step = (struct tms_arch_step){0};
+    while (tms_arch_next(&step, s->arch, &s->config)) {
         char name[128];
-        tms_arch_name(name, sizeof name, row->hf, layer);
+        tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
         struct tms_tensor *t = &s->tensors[s->n_tensors++];
         *t = (struct tms_tensor){
             .name = tms_arena_strndup(&s->arena, name, strlen(name)), .type = type, .scale = TMS_NO_SCALE};
         if (!t->name) return tms_fail_memory(err, sizeof name);
-        t->n_dims = tms_arch_shape(&s->config, row, t->shape);
+        t->n_dims = tms_arch_shape(&s->config, step.row, t->shape);
         t->n_elems = t->shape[0] * (t->n_dims == 2 ? t->shape[1] : 1);
         t->bytes = tms_codec_bytes(codec, t->n_elems);
         set_rows(t);
@@ -218,11 +209,21 @@ static tms_status open_hf(struct tms_source *s, tms_report_fn report, void *repo
     return status;
 }
 
+/* A number of the architecture's own, "llama.expert_count"; 0 if it is not there. */
+static uint64_t arch_number(const struct tms_source *s, const char *suffix)
+{
+    char key[160];
+    uint64_t n = 0;
+    snprintf(key, sizeof key, "%.100s.%s", tms_source_arch_name(s), suffix);
+    return tms_kv_as_u64(tms_kvs_find(&s->gguf->kvs, key), &n) ? n : 0;
+}
+
 static tms_status open_gguf(struct tms_source *s, struct tms_error *err)
 {
     tms_status status = tms_gguf_open(&s->gguf, s->path, err);
     if (status != TMS_OK) return status;
-    s->arch = tms_arch_find_gguf(tms_source_arch_name(s));
+    bool has_experts = arch_number(s, "expert_count") > 0, has_sigmoid = arch_number(s, "expert_gating_func") == 2;
+    s->arch = tms_arch_find_gguf(tms_source_arch_name(s), has_experts, has_sigmoid);
     return take_gguf_tensors(s, err);
 }
 

@@ -58,12 +58,12 @@ static const char *original_dtype(enum tms_type type)
 }
 
 void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,
-                         enum tms_type dtype, const float *offset)
+                         uint64_t n_parts, enum tms_type dtype, const float *offset)
 {
     if (dtype == TMS_TYPE_NONE) dtype = tensor->type;
     tms_buf_printf(out, "{\"quant_type\": \"%s\", \"blocksize\": %u, \"dtype\": \"%s\", \"shape\": [%llu, %llu]",
                    spec->kind == TMS_BNB_NF4 ? "nf4" : "fp4", spec->block_size, original_dtype(dtype),
-                   (unsigned long long)tensor->rows, (unsigned long long)tensor->cols);
+                   (unsigned long long)(tensor->rows / n_parts), (unsigned long long)tensor->cols);
     if (offset) {
         char repr[32];
         tms_json_repr(repr, (double)*offset);
@@ -96,8 +96,9 @@ static struct tms_out_tensor *add_part(struct plan *p, const char *base, const c
 static void set_way(const struct plan *p, struct tms_route *route, const struct tms_restored_tensor *from)
 {
     route->through = p->dtype;
-    route->permute_heads = from->permuted_heads;
-    route->to_halves = from->permuted_heads != 0;
+    route->part = from->part;
+    route->n_parts = from->n_parts;
+    route->turn = from->turn;
 }
 
 static tms_status add_bnb4(struct plan *p, const struct tms_restored_tensor *from)
@@ -106,8 +107,8 @@ static tms_status add_bnb4(struct plan *p, const struct tms_restored_tensor *fro
     const struct tms_tensor *tensor = &t->source->tensors[from->source];
     const char *name = from->name;
     bool nested = t->spec.double_quant;
-    uint64_t n_blocks = (tensor->n_elems + t->spec.block_size - 1) / t->spec.block_size;
-    uint64_t packed[2] = {(tensor->n_elems + 1) / 2, 1};
+    uint64_t n = tensor->n_elems / from->n_parts, n_blocks = (n + t->spec.block_size - 1) / t->spec.block_size;
+    uint64_t packed[2] = {(n + 1) / 2, 1};
     uint64_t n_nested = (n_blocks + TMS_BNB_NESTED_BLOCK - 1) / TMS_BNB_NESTED_BLOCK;
     uint64_t sixteen = 16, all = 256;
     struct tms_buf state = {0};
@@ -126,7 +127,7 @@ static tms_status add_bnb4(struct plan *p, const struct tms_restored_tensor *fro
     }
     /* With double quantization the JSON holds a number that is known at the end: plan for the longest. */
     const float probe = 0;
-    tms_bnb_quant_state(&state, &t->spec, tensor, p->dtype, nested ? &probe : NULL);
+    tms_bnb_quant_state(&state, &t->spec, tensor, from->n_parts, p->dtype, nested ? &probe : NULL);
     if (state.failed) goto no_memory;
     uint64_t length = state.n + (nested ? sizeof LONGEST_OFFSET - sizeof "0.0" : 0);
     char *text = nested ? NULL : tms_arena_strndup(&t->arena, (const char *)state.data, state.n);
@@ -149,12 +150,11 @@ static tms_status add_int8(struct plan *p, const struct tms_restored_tensor *fro
 {
     static const uint8_t row_format = 0; /* weight_format "row" */
     struct tms_target *t = p->t;
-    const struct tms_tensor *tensor = &t->source->tensors[from->source];
     char module[TMS_ST_MAX_NAME + 1];
     snprintf(module, sizeof module, "%.*s", (int)(strlen(from->name) - strlen("weight")), from->name);
-    if (!tms_target_add_out(t, from->name, TMS_I8, 2, tensor->shape)) return tms_fail_memory(p->err, 0);
+    if (!tms_target_add_out(t, from->name, TMS_I8, 2, from->shape)) return tms_fail_memory(p->err, 0);
     struct tms_route *route = tms_target_add_route(t, from->source, TMS_ROUTE_INT8, t->n_outs - 1);
-    if (!route || !add_part(p, module, "SCB", TMS_F32, 1, &tensor->rows, NULL)) return tms_fail_memory(p->err, 0);
+    if (!route || !add_part(p, module, "SCB", TMS_F32, 1, from->shape, NULL)) return tms_fail_memory(p->err, 0);
     set_way(p, route, from);
     route->absmax = t->n_outs - 1;
     if (!add_part(p, module, "weight_format", TMS_U8, 0, NULL, &row_format)) return tms_fail_memory(p->err, 0);
@@ -170,14 +170,14 @@ static tms_status add_quantized(struct plan *p, const struct tms_restored_tensor
 static tms_status add_kept(struct plan *p, const struct tms_restored_tensor *from, enum tms_type type, bool same)
 {
     struct tms_target *t = p->t;
-    const struct tms_tensor *tensor = &t->source->tensors[from->source];
-    if (!tms_target_add_out(t, from->name, type, tensor->n_dims, tensor->shape)) return tms_fail_memory(p->err, 0);
+    if (!tms_target_add_out(t, from->name, type, from->n_dims, from->shape)) return tms_fail_memory(p->err, 0);
     struct tms_route *route =
         tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, 0);
     route->codec = tms_codec(type);
-    route->permute_heads = from->permuted_heads;
-    route->to_halves = from->permuted_heads != 0;
+    route->part = from->part;
+    route->n_parts = from->n_parts;
+    route->turn = from->turn;
     t->n_kept++;
     return TMS_OK;
 }
@@ -187,8 +187,9 @@ static tms_status add_tensor(struct plan *p, size_t index)
     struct tms_target *t = p->t;
     const struct tms_source *s = t->source;
     const struct tms_tensor *tensor = &s->tensors[index];
-    const struct tms_restored_tensor from = {.name = tensor->name, .source = index};
+    struct tms_restored_tensor from = {.name = tensor->name, .source = index, .n_parts = 1, .turn = tms_turn_none(0)};
     const char *file = s->n_files ? s->files[tensor->file]->path : s->path;
+    from.n_dims = tms_source_shape(tensor, from.shape);
     if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
     if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
     if (is_linear(tensor->name, tensor->n_dims) && is_float(tensor->type)) return add_quantized(p, &from);
@@ -233,12 +234,20 @@ static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *conf
     tms_status status = tms_restore_tensors(&tensors, &n, t->source, config, &t->arena, p->err);
     for (size_t i = 0; i < n && status == TMS_OK; i++) {
         const struct tms_tensor *tensor = &t->source->tensors[tensors[i].source];
-        bool linear = is_linear(tensors[i].name, tensor->n_dims);
+        bool linear = is_linear(tensors[i].name, tensors[i].n_dims);
+        bool bias = tms_ends_with(tensors[i].name, ".e_score_correction_bias"); /* float32 in every folder */
+        enum tms_type type = bias ? TMS_F32 : p->dtype;
+        if (tms_turn_is_dense(&tensors[i].turn) == false)
+            status = tms_fail(p->err, TMS_EINPUT,
+                              "%s: tensor '%s' is half of '%s', which %s cannot write from GGUF; make a folder first "
+                              "(--to hf:bf16) and quantize that",
+                              t->source->path, tensor->name, tensors[i].name, t->spec.name);
+        if (status != TMS_OK) break;
         if (linear && !tms_is_plain_float(tensor->type)) status = tms_target_quantize_again(t, tensor, options, p->err);
         if (status == TMS_OK && linear)
             status = add_quantized(p, &tensors[i]);
         else if (status == TMS_OK)
-            status = add_kept(p, &tensors[i], p->dtype, tensor->type == p->dtype && !tensors[i].permuted_heads);
+            status = add_kept(p, &tensors[i], type, tensor->type == type && tensors[i].turn.kind == TMS_TURN_NONE);
     }
     free(tensors);
     return status;

@@ -23,21 +23,30 @@ static bool is_float(enum tms_type type)
     return tms_is_plain_float(type) || type == TMS_F8_E4M3 || type == TMS_F8_E5M2;
 }
 
-static tms_status add_route(struct plan *p, size_t index, const char *name, enum tms_type type, uint64_t permuted_heads)
+/* The tensor `from` of the folder, or one more piece of the one that was added last. */
+static tms_status add_route(struct plan *p, const struct tms_restored_tensor *from, enum tms_type type)
 {
     struct tms_target *t = p->t;
-    const struct tms_tensor *tensor = &t->source->tensors[index];
-    uint64_t shape[TMS_ST_MAX_DIMS];
-    uint32_t n_dims = tms_source_shape(tensor, shape);
-    bool same = tensor->type == type && tensor->scale == TMS_NO_SCALE && !tensor->packed && !permuted_heads;
-    if (!tms_target_add_out(t, name, type, n_dims, shape)) return tms_fail_memory(p->err, 0);
-    struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
+    const struct tms_tensor *tensor = &t->source->tensors[from->source];
+    bool same =
+        tensor->type == type && tensor->scale == TMS_NO_SCALE && !tensor->packed && from->turn.kind == TMS_TURN_NONE;
+    if (!from->continues && !tms_target_add_out(t, from->name, type, from->n_dims, from->shape))
+        return tms_fail_memory(p->err, 0);
+    struct tms_route *route =
+        tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, 0);
     route->codec = tms_codec(type);
-    route->permute_heads = permuted_heads;
-    route->to_halves = permuted_heads != 0;
-    t->n_kept++;
+    route->part = from->part;
+    route->n_parts = from->n_parts;
+    route->turn = from->turn;
+    if (!from->continues) t->n_kept++;
     return TMS_OK;
+}
+
+/* DeepSeek-V3's: too fine for 16 bits, and float32 in every checkpoint. */
+static bool stays_f32(const char *name, enum tms_type type)
+{
+    return type == TMS_F32 && tms_ends_with(name, ".e_score_correction_bias");
 }
 
 /* ---- from a folder ---- */
@@ -54,15 +63,17 @@ static tms_status add_hf_tensor(struct plan *p, size_t index)
     if (codes && !tensor->packed && strcmp(s->config.quant_method, "bitsandbytes") == 0)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its scales (absmax and quant_map, or SCB) are missing",
                         file, tensor->name);
-    /* DeepSeek-V3's: too fine for 16 bits, and float32 in every checkpoint. */
-    if (tensor->type == TMS_F32 && tms_ends_with(tensor->name, ".e_score_correction_bias")) turns = false;
+    if (stays_f32(tensor->name, tensor->type)) turns = false;
     if (turns && !tms_source_decodes(tensor))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode", file,
                         tensor->name, tms_codec(tensor->type)->name);
     if (!turns && tms_codec(tensor->type)->block_bytes == 0)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot copy", file, tensor->name,
                         tms_codec(tensor->type)->name);
-    return add_route(p, index, tensor->name, turns ? p->t->spec.float_type : tensor->type, 0);
+    struct tms_restored_tensor as_it_is = {
+        .name = tensor->name, .source = index, .n_parts = 1, .turn = tms_turn_none(0)};
+    as_it_is.n_dims = tms_source_shape(tensor, as_it_is.shape);
+    return add_route(p, &as_it_is, turns ? p->t->spec.float_type : tensor->type);
 }
 
 /* The source's own text: the type under the name that it has there, and weights that are no longer quantized. */
@@ -110,7 +121,9 @@ static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *conf
     size_t n = 0;
     tms_status status = tms_restore_tensors(&tensors, &n, t->source, config, &t->arena, p->err);
     for (size_t i = 0; i < n && status == TMS_OK; i++)
-        status = add_route(p, tensors[i].source, tensors[i].name, t->spec.float_type, tensors[i].permuted_heads);
+        status = add_route(p, &tensors[i],
+                           stays_f32(tensors[i].name, t->source->tensors[tensors[i].source].type) ? TMS_F32
+                                                                                                  : t->spec.float_type);
     free(tensors);
     return status;
 }

@@ -24,27 +24,38 @@ static json_t *name_json(const char *path)
     return json_stringn(path + begin, n - begin);
 }
 
-static json_t *tensor_json(const struct tms_target *t, const struct tms_out_tensor *out, const struct tms_route *route)
+/* What went into an output tensor; several routes may fill one. */
+struct filling {
+    double squared_error;
+    uint64_t n_routes, n_values;
+};
+
+static json_t *tensor_json(const struct tms_out_tensor *out, const struct filling *filling)
 {
     json_t *tensor = json_pack("{s:s, s:s, s:I}", "name", out->name, "type", tms_codec(out->type)->name, "bytes",
                                (json_int_t)out->bytes);
-    if (!route) return tensor;
-    uint64_t n = t->source->tensors[route->source].n_weights;
-    json_object_set_new(tensor, "rms_error", json_real(n ? sqrt(route->squared_error / (double)n) : 0));
+    if (!filling->n_routes) return tensor;
+    double n = (double)filling->n_values;
+    json_object_set_new(tensor, "rms_error", json_real(n > 0 ? sqrt(filling->squared_error / n) : 0));
     return tensor;
 }
 
 static json_t *tensors_json(const struct tms_target *t, struct tms_error *err)
 {
-    const struct tms_route **route_of = tms_calloc(t->n_outs, sizeof *route_of);
-    if (!route_of) {
-        (void)tms_fail_memory(err, t->n_outs * sizeof *route_of);
+    struct filling *fillings = tms_calloc(t->n_outs, sizeof *fillings);
+    if (!fillings) {
+        (void)tms_fail_memory(err, t->n_outs * sizeof *fillings);
         return NULL;
     }
     json_t *list = json_array();
-    for (size_t i = 0; i < t->n_routes; i++) route_of[t->routes[i].out] = &t->routes[i];
-    for (size_t i = 0; i < t->n_outs; i++) json_array_append_new(list, tensor_json(t, &t->outs[i], route_of[i]));
-    free(route_of);
+    for (size_t i = 0; i < t->n_routes; i++) {
+        struct filling *to = &fillings[t->routes[i].out];
+        to->squared_error += t->routes[i].squared_error;
+        to->n_values += t->routes[i].n_values;
+        to->n_routes++;
+    }
+    for (size_t i = 0; i < t->n_outs; i++) json_array_append_new(list, tensor_json(&t->outs[i], &fillings[i]));
+    free(fillings);
     return list;
 }
 

@@ -16,7 +16,6 @@
 #include "base/clock.h"
 #include "base/numbers.h"
 #include "base/sums.h"
-#include "model/heads.h"
 #include "model/packed.h"
 
 #define JOB_VALUES (1u << 18)
@@ -28,9 +27,11 @@ struct use {
     size_t target_index;
 };
 
-/* All that is to be done with one source tensor. */
+/* All that is to be done with one source tensor, or with one of its equal parts if a target takes it apart (experts of
+ * a GGUF file). */
 struct work {
     const struct tms_tensor *tensor;
+    uint64_t first;          /* of the tensor's values */
     uint64_t n_values, cols; /* of what it stands for: more than n_elems where several share a byte */
     size_t first_use, n_uses;
     size_t first_job, n_jobs;
@@ -47,6 +48,7 @@ struct job {
 /* What a job leaves behind for each of its uses. */
 struct outcome {
     double squared_error, squared_weight, seconds;
+    uint64_t n_values;
 };
 
 struct scratch {
@@ -85,7 +87,7 @@ static uint64_t unit_of(const struct run *r, const struct work *w)
         if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, n);
         if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, n);
         if (route->kind == TMS_ROUTE_INT8) unit = tms_common_multiple(unit, cols, n);
-        if (route->permute_heads) unit = tms_common_multiple(unit, n / route->permute_heads, n);
+        unit = tms_common_multiple(unit, route->turn.in, n);
     }
     return unit;
 }
@@ -100,42 +102,81 @@ static bool needs_decoding(const struct run *r, const struct work *w)
     return false;
 }
 
+/* Works of all source tensors that have routes: first_work[source] is the first of them. */
+static tms_status make_works(struct run *r, size_t *first_work, struct tms_error *err)
+{
+    struct tms_pipeline *p = r->p;
+    size_t n_source = p->source->n_tensors;
+    for (size_t k = 0; k < p->n_targets; k++)
+        for (size_t i = 0; i < p->targets[k]->n_routes; i++) {
+            const struct tms_route *route = &p->targets[k]->routes[i];
+            if (route->n_parts > first_work[route->source]) first_work[route->source] = (size_t)route->n_parts;
+        }
+    for (size_t i = 0; i < n_source; i++) r->n_works += first_work[i];
+    r->works = tms_calloc(r->n_works, sizeof *r->works);
+    if (!r->works) return tms_fail_memory(err, r->n_works * sizeof *r->works);
+    for (size_t i = 0, at = 0; i < n_source; i++) {
+        const struct tms_tensor *t = &p->source->tensors[i];
+        uint64_t cols = t->packed ? t->packed->shape[1] : t->cols, n = t->packed ? t->n_weights : t->n_elems;
+        size_t n_parts = first_work[i];
+        first_work[i] = at;
+        for (size_t part = 0; part < n_parts; part++)
+            r->works[at++] = (struct work){
+                .tensor = t, .first = part * (n / n_parts), .n_values = n / n_parts, .cols = cols ? cols : 1};
+        if (n_parts) p->source_bytes += t->bytes;
+    }
+    return TMS_OK;
+}
+
+/* The works that a route takes part in: one, or all of its tensor's. */
+static size_t works_of(const struct run *r, const size_t *first_work, const struct tms_route *route, size_t *n)
+{
+    size_t first = first_work[route->source], last = first;
+    const struct tms_tensor *t = r->works[first].tensor;
+    *n = 1;
+    if (route->n_parts > 1) return first + (size_t)route->part;
+    while (last < r->n_works && r->works[last].tensor == t) last++;
+    *n = last - first;
+    return first;
+}
+
+/* Uses, grouped by work: count, then fill. */
+static tms_status make_uses(struct run *r, const size_t *first_work, struct tms_error *err)
+{
+    struct tms_pipeline *p = r->p;
+    for (int filling = 0; filling < 2; filling++) {
+        for (size_t k = 0; k < p->n_targets; k++)
+            for (size_t i = 0; i < p->targets[k]->n_routes; i++) {
+                struct tms_route *route = &p->targets[k]->routes[i];
+                size_t n, first = works_of(r, first_work, route, &n);
+                for (struct work *w = &r->works[first]; n > 0; n--, w++) {
+                    if (filling) r->uses[w->first_use + w->n_uses] = (struct use){p->targets[k], route, k};
+                    w->n_uses++;
+                }
+            }
+        if (filling) break;
+        for (size_t i = 0; i < r->n_works; i++) {
+            r->works[i].first_use = r->n_uses;
+            r->n_uses += r->works[i].n_uses;
+            r->works[i].n_uses = 0;
+        }
+        r->uses = tms_calloc(r->n_uses, sizeof *r->uses);
+        if (!r->uses) return tms_fail_memory(err, r->n_uses * sizeof *r->uses);
+    }
+    return TMS_OK;
+}
+
 static tms_status cut(struct run *r, struct tms_error *err)
 {
     struct tms_pipeline *p = r->p;
-    /* Uses, grouped by source tensor: count, then fill. */
-    size_t n_source = p->source->n_tensors;
-    size_t *counts = tms_calloc(n_source + 1, sizeof *counts);
     size_t cap_jobs = 0, n_outcomes = 0;
-    if (!counts) return tms_fail_memory(err, n_source * sizeof *counts);
-    for (size_t k = 0; k < p->n_targets; k++)
-        for (size_t i = 0; i < p->targets[k]->n_routes; i++) counts[p->targets[k]->routes[i].source]++, r->n_uses++;
-    r->uses = tms_calloc(r->n_uses, sizeof *r->uses);
-    r->works = tms_calloc(n_source, sizeof *r->works);
-    tms_status status = r->uses && r->works ? TMS_OK : tms_fail_memory(err, r->n_uses * sizeof *r->uses);
-    size_t at = 0;
-    for (size_t i = 0; i < n_source && status == TMS_OK; i++) {
-        size_t n = counts[i];
-        counts[i] = at; /* from here on: where the tensor's uses begin */
-        at += n;
-        if (!n) continue;
-        const struct tms_tensor *t = &p->source->tensors[i];
-        uint64_t cols = t->packed ? t->packed->shape[1] : t->cols;
-        r->works[r->n_works++] = (struct work){.tensor = t,
-                                               .n_values = t->packed ? t->n_weights : t->n_elems,
-                                               .cols = cols ? cols : 1,
-                                               .first_use = counts[i]};
-        p->source_bytes += p->source->tensors[i].bytes;
-    }
-    for (size_t k = 0; k < p->n_targets && status == TMS_OK; k++)
-        for (size_t i = 0; i < p->targets[k]->n_routes; i++) {
-            struct tms_route *route = &p->targets[k]->routes[i];
-            r->uses[counts[route->source]++] = (struct use){p->targets[k], route, k};
-        }
-    free(counts);
+    size_t *first_work = tms_calloc(p->source->n_tensors + 1, sizeof *first_work);
+    if (!first_work) return tms_fail_memory(err, p->source->n_tensors * sizeof *first_work);
+    tms_status status = make_works(r, first_work, err);
+    if (status == TMS_OK) status = make_uses(r, first_work, err);
+    free(first_work);
     for (size_t i = 0; i < r->n_works && status == TMS_OK; i++) {
         struct work *w = &r->works[i];
-        w->n_uses = (i + 1 < r->n_works ? r->works[i + 1].first_use : r->n_uses) - w->first_use;
         w->decode = needs_decoding(r, w);
         uint64_t unit = unit_of(r, w);
         if (unit == 0) unit = 1; /* a tensor without values */
@@ -146,7 +187,7 @@ static tms_status cut(struct run *r, struct tms_error *err)
             return tms_fail_memory(err, w->n_jobs * sizeof *r->jobs);
         for (uint64_t first = 0; first < w->n_values; first += w->step) {
             uint64_t rest = w->n_values - first;
-            r->jobs[r->n_jobs++] = (struct job){i, first, rest < w->step ? rest : w->step};
+            r->jobs[r->n_jobs++] = (struct job){i, w->first + first, rest < w->step ? rest : w->step};
         }
         atomic_init(&w->jobs_left, w->n_jobs);
     }
@@ -180,7 +221,7 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
         if (w->decode && n > values) values = n;
         for (size_t u = 0; u < w->n_uses; u++) {
             const struct tms_route *route = r->uses[w->first_use + u].route;
-            if (route->permute_heads && n > turned) turned = n;
+            if (route->turn.kind != TMS_TURN_NONE && n > turned) turned = n;
             if (rounds(route, w->tensor) && n > rounded) rounded = n;
             uint64_t size = route->kind == TMS_ROUTE_CODEC ? tms_codec_bytes(route->codec, n) : n;
             if (route->kind != TMS_ROUTE_COPY && size > codes) codes = size;
@@ -233,8 +274,8 @@ static tms_status write_part(struct run *r, const struct use *use, size_t out, u
 static tms_status need_absmax(struct run *r, const struct work *w, const struct use *use, struct tms_error *err)
 {
     uint64_t n = use->route->kind == TMS_ROUTE_INT8
-                     ? w->tensor->rows
-                     : (w->tensor->n_elems + use->target->spec.block_size - 1) / use->target->spec.block_size;
+                     ? w->n_values / w->cols
+                     : (w->n_values + use->target->spec.block_size - 1) / use->target->spec.block_size;
     pthread_mutex_lock(&r->lock);
     if (!use->route->absmax_values) use->route->absmax_values = tms_calloc(n, sizeof(float));
     bool ok = use->route->absmax_values != NULL;
@@ -252,80 +293,102 @@ static size_t blame(const float *x, size_t first, size_t n, const struct tms_cod
     return worst;
 }
 
-/* Rows with importance weights go matrix by matrix: each expert has its own. */
-static void encode(const struct tms_route *route, const struct tms_tensor *t, const float *x, uint64_t first,
+/* n values that stand at `first` of the output. Rows with importance weights go matrix by matrix: each expert has its
+ * own. */
+static void encode(const struct tms_route *route, const struct tms_out_tensor *out, const float *x, uint64_t first,
                    uint64_t n, uint8_t *codes)
 {
     if (!route->weights) {
         route->codec->encode(x, codes, n);
         return;
     }
-    uint64_t mat_rows = t->n_dims > 1 ? t->shape[t->n_dims - 2] : 1;
-    for (uint64_t row = first / t->cols, end = row + n / t->cols; row < end;) {
+    uint64_t cols = out->shape[out->n_dims - 1], mat_rows = out->n_dims > 1 ? out->shape[out->n_dims - 2] : 1;
+    for (uint64_t row = first / cols, end = row + n / cols; row < end;) {
         uint64_t mat = row / mat_rows, n_rows = (mat + 1) * mat_rows - row;
         if (n_rows > end - row) n_rows = end - row;
-        uint64_t at = row * t->cols - first;
-        route->codec->encode_weighted(x + at, route->weights + mat * t->cols, codes + tms_codec_bytes(route->codec, at),
-                                      n_rows, t->cols);
+        uint64_t at = row * cols - first;
+        route->codec->encode_weighted(x + at, route->weights + mat * cols, codes + tms_codec_bytes(route->codec, at),
+                                      n_rows, cols);
         row += n_rows;
     }
 }
 
-/* The values in the order that the output has. */
-static const float *turn(const struct tms_route *route, const struct tms_tensor *t, uint64_t n, struct scratch *s)
+/* The value of `turned` that is at fault, as a place in the source: the first value there that became it. */
+static size_t blame_source(const struct tms_route *route, const struct scratch *s, uint64_t n, const float *turned,
+                           size_t at)
 {
-    if (!route->permute_heads) return s->x;
-    uint64_t rows = t->n_elems / route->permute_heads, cols = t->n_dims > 1 ? t->cols : 1;
-    (route->to_halves ? tms_heads_to_halves : tms_heads_to_neighbours)(s->x, s->turned, n, rows / cols, cols);
-    return s->turned;
+    if (turned == s->x || n == 0) return at;
+    float shift = route->turn.kind == TMS_TURN_PLUS_ONE ? 1.0f : route->turn.kind == TMS_TURN_MINUS_ONE ? -1.0f : 0;
+    size_t i = 0;
+    while (i + 1 < n && s->x[i] + shift != turned[at]) i++;
+    return i;
 }
 
-static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use,
+/* Units of codes whose places in the output do not touch. */
+static tms_status write_units(struct run *r, const struct use *use, const uint8_t *codes, uint64_t first, uint64_t n,
+                              struct tms_error *err)
+{
+    const struct tms_route *route = use->route;
+    const struct tms_turn *turn = &route->turn;
+    tms_status status = TMS_OK;
+    for (uint64_t done = 0; done < n && status == TMS_OK; done += turn->out, first += turn->stride)
+        status = write_part(r, use, route->out, tms_codec_bytes(route->codec, first),
+                            codes + tms_codec_bytes(route->codec, done), tms_codec_bytes(route->codec, turn->out), err);
+    return status;
+}
+
+static tms_status do_use(struct run *r, const struct work *w, const struct job *job, const struct use *use, double norm,
                          struct scratch *s, struct outcome *o, struct tms_error *err)
 {
     const struct tms_tensor *t = w->tensor;
     const struct tms_route *route = use->route;
     const void *codes = s->codes;
-    uint64_t offset = 0, bytes = 0;
-    const float *x = turn(route, t, job->n, s), *original = x;
+    const struct tms_turn *turn = &route->turn;
+    bool turns = turn->kind != TMS_TURN_NONE;
+    uint64_t offset = 0, bytes = 0, n = turns ? tms_turn_values(turn, s->x, job->n, s->turned) : job->n;
+    /* Where the values stand in the output. */
+    uint64_t first = turn->start + (job->first - (route->n_parts > 1 ? w->first : 0)) / turn->in * turn->stride;
+    const float *x = turns ? s->turned : s->x, *original = x;
     tms_status status = TMS_OK;
     bool exact = false;
+    o->n_values = n;
+    o->squared_weight = n == job->n && turn->kind != TMS_TURN_PLUS_ONE ? norm : tms_squared_norm(x, n);
     if (rounds(route, t)) {
         const struct tms_codec *through = tms_codec(route->through);
-        through->encode(x, s->back, job->n);
-        through->decode(s->back, s->rounded, job->n);
+        through->encode(x, s->back, n);
+        through->decode(s->back, s->rounded, n);
         x = s->rounded;
     }
     switch (route->kind) {
     case TMS_ROUTE_COPY:
         codes = s->raw;
-        bytes = tms_codec_bytes(tms_codec(t->type), job->n);
-        offset = tms_codec_bytes(tms_codec(t->type), job->first);
+        bytes = tms_codec_bytes(tms_codec(t->type), n);
+        offset = tms_codec_bytes(tms_codec(t->type), first);
         exact = true;
         break;
     case TMS_ROUTE_CODEC:
-        encode(route, t, x, job->first, job->n, s->codes);
-        bytes = tms_codec_bytes(route->codec, job->n);
-        offset = tms_codec_bytes(route->codec, job->first);
+        encode(route, &use->target->outs[route->out], x, first, n, s->codes);
+        bytes = tms_codec_bytes(route->codec, n);
+        offset = tms_codec_bytes(route->codec, first);
         exact = route->codec->id == TMS_F32;
-        if (!exact) route->codec->decode(s->codes, s->back, job->n);
+        if (!exact) route->codec->decode(s->codes, s->back, n);
         break;
     case TMS_ROUTE_BNB4: {
         uint32_t block = use->target->spec.block_size;
         status = need_absmax(r, w, use, err);
         if (status != TMS_OK) return status;
-        float *absmax = route->absmax_values + job->first / block;
-        tms_bnb_encode4(use->target->spec.kind, block, x, job->n, s->codes, absmax);
-        tms_bnb_decode4(tms_bnb_map(use->target->spec.kind), block, s->codes, absmax, s->back, job->n);
-        bytes = (job->n + 1) / 2;
-        offset = job->first / 2;
+        float *absmax = route->absmax_values + first / block;
+        tms_bnb_encode4(use->target->spec.kind, block, x, n, s->codes, absmax);
+        tms_bnb_decode4(tms_bnb_map(use->target->spec.kind), block, s->codes, absmax, s->back, n);
+        bytes = (n + 1) / 2;
+        offset = first / 2;
         break;
     }
     case TMS_ROUTE_INT8:
         status = need_absmax(r, w, use, err);
         if (status != TMS_OK) return status;
-        for (uint64_t row = 0; row < job->n / t->cols; row++) {
-            float *scb = route->absmax_values + job->first / t->cols + row;
+        for (uint64_t row = 0; row < n / t->cols; row++) {
+            float *scb = route->absmax_values + first / t->cols + row;
             int8_t *to = (int8_t *)s->codes + row * t->cols;
             size_t bad = tms_bnb_encode_int8(x + row * t->cols, t->cols, to, scb);
             if (bad < t->cols)
@@ -333,18 +396,19 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
                                "does not fit into float16, which int8 goes through; take nf4", err);
             tms_bnb_decode_int8(to, *scb, s->back + row * t->cols, t->cols);
         }
-        bytes = job->n;
-        offset = job->first;
+        bytes = n;
+        offset = first;
         break;
     }
     if (!exact) {
-        o->squared_error = tms_squared_distance(original, s->back, job->n);
+        o->squared_error = tms_squared_distance(original, s->back, n);
         if (!isfinite(o->squared_error)) {
-            size_t bad = blame(x, tms_first_nonfinite(s->back, job->n), job->n, route->codec);
-            return fail_at(r, t, job->first + bad, x[bad],
+            size_t bad = blame(x, tms_first_nonfinite(s->back, n), n, route->codec);
+            return fail_at(r, t, job->first + blame_source(route, s, job->n, original, bad), x[bad],
                            "cannot be stored in the target type (the result is not finite)", err);
         }
     }
+    if (!tms_turn_is_dense(turn)) return write_units(r, use, codes, first, n, err);
     return write_part(r, use, route->out, offset, codes, bytes, err);
 }
 
@@ -372,7 +436,7 @@ static tms_status finish(struct run *r, const struct use *use, const struct tms_
             status = write_part(r, use, route->nested_absmax, 0, nested, n_nested * sizeof *nested, err);
         if (status == TMS_OK) {
             struct tms_buf *state = &r->states[r->first_state[use->target_index] + (size_t)(route - target->routes)];
-            tms_bnb_quant_state(state, &target->spec, t, route->through, &offset);
+            tms_bnb_quant_state(state, &target->spec, t, route->n_parts, route->through, &offset);
             if (state->failed) status = tms_fail_memory(err, 256);
         }
         free(codes);
@@ -414,8 +478,7 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
     for (size_t u = 0; u < w->n_uses && status == TMS_OK; u++) {
         struct outcome *o = &r->outcomes[r->first_outcome[index] + u];
         double start = tms_seconds();
-        o->squared_weight = norm;
-        status = do_use(r, w, job, &r->uses[w->first_use + u], s, o, err);
+        status = do_use(r, w, job, &r->uses[w->first_use + u], norm, s, o, err);
         o->seconds = tms_seconds() - start;
     }
     if (status != TMS_OK) return status;
@@ -475,11 +538,13 @@ static void add_up(struct run *r)
         for (size_t u = 0; u < w->n_uses; u++) {
             const struct outcome *o = &r->outcomes[r->first_outcome[i] + u];
             struct tms_target_stats *stats = &r->p->stats[r->uses[w->first_use + u].target_index];
-            r->uses[w->first_use + u].route->squared_error += o->squared_error;
+            struct tms_route *route = r->uses[w->first_use + u].route;
+            route->squared_error += o->squared_error;
+            route->n_values += o->n_values;
             stats->squared_error += o->squared_error;
             stats->squared_weight += o->squared_weight;
             stats->thread_seconds += o->seconds;
-            stats->n_values += job->n;
+            stats->n_values += o->n_values;
         }
     }
 }

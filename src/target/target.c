@@ -112,6 +112,8 @@ struct tms_route *tms_target_add_route(struct tms_target *t, size_t source, enum
     *route = (struct tms_route){.source = source,
                                 .kind = kind,
                                 .out = out,
+                                .turn = tms_turn_none(0),
+                                .n_parts = 1,
                                 .through = TMS_TYPE_NONE,
                                 .absmax = TMS_NO_OUT,
                                 .nested_absmax = TMS_NO_OUT,

@@ -9,6 +9,7 @@
 #include "calib/imatrix.h"
 #include "file/made_files.h"
 #include "model/source.h"
+#include "model/turn.h"
 #include "plan/spec.h"
 
 /* One stored tensor of the output. */
@@ -35,20 +36,22 @@ enum tms_route_kind {
     TMS_ROUTE_INT8,
 };
 
-/* How one source tensor gets into the output. */
+/* How one source tensor, or a part of it, gets into the output. Several may fill one output tensor (experts). */
 struct tms_route {
     size_t source; /* index of the tensor */
     enum tms_route_kind kind;
     size_t out; /* index of the tensor that gets the codes */
     const struct tms_codec *codec;
-    const float *weights;   /* CODEC: importance of the columns, [matrices][cols], or NULL; borrowed from the imatrix */
-    uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
-    bool to_halves;         /* permuted back, from GGUF's order to Hugging Face's */
+    const float *weights;   /* CODEC: importance of the output's columns, [matrices][cols], or NULL; borrowed from the
+                             * imatrix */
+    struct tms_turn turn;   /* what is done to the values, and where they stand in the output tensor */
+    uint64_t part, n_parts; /* part of the source tensor, cut into so many equal ones, that is taken; n_parts 1: all */
     enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
     float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
-    double squared_error; /* set by the pipeline: sum of (decoded - source)^2 */
+    double squared_error; /* set by the pipeline: sum of (decoded - source)^2 over n_values */
+    uint64_t n_values;
 };
 
 struct tms_out_file {
@@ -116,10 +119,10 @@ tms_status tms_target_index_text(const struct tms_target *t, struct tms_buf *out
 bool tms_target_goes_along(const char *name);
 /* Folders: config.json, index and the other files of the folder, into `dir`. */
 tms_status tms_target_write_side_files(const struct tms_target *t, const char *dir, struct tms_error *err);
-/* The quant_state JSON of a 4-bit tensor. dtype: what the weights were before, TMS_TYPE_NONE: as the tensor's type.
- * offset NULL: no double quantization. */
+/* The quant_state JSON of a 4-bit tensor, one of n_parts equal ones of a source tensor. dtype: what the weights were
+ * before, TMS_TYPE_NONE: as the tensor's type. offset NULL: no double quantization. */
 void tms_bnb_quant_state(struct tms_buf *out, const struct tms_spec *spec, const struct tms_tensor *tensor,
-                         enum tms_type dtype, const float *offset);
+                         uint64_t n_parts, enum tms_type dtype, const float *offset);
 
 /* F16, BF16, F32, F64: a number by itself, without scales. */
 static inline bool tms_is_plain_float(enum tms_type type)

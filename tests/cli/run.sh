@@ -152,7 +152,7 @@ text=models/pebble/eval.txt
 expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
 expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
 expect eval_says_what_is_measured 0 '^weights alone: activations f32$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2
-expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
+expect eval_says_when_it_is_more 0 '^activations f32; keys and values f16, 197 kB a window$' "$tamis" eval models/pebble --data $text --ctx 64 --chunks 2 --kv f16
 expect eval_llm_int8 0 '8 bits below 5,' bash -c "'$tamis' quantize models/pebble --to int8 -o '$scratch/int8' -q && '$tamis' eval '$scratch/int8' --data $text --ctx 64 --chunks 2 --llm-int8=5 | sed 's/, others/,/'"
 expect eval_divergence 0 '^KL divergence +0\.009720 ± 0\.000469$' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8
 expect eval_json 0 '"p99.9": 0\.0975' "$tamis" eval "$scratch/three/pebble-q4_k_m.gguf" --data $text --base models/pebble --ctx 128 --chunks 8 --json
@@ -172,6 +172,11 @@ for model in "$scratch/large.gguf" models/pebble; do
         expect "eval_stays_under_the_limit_$name" 0 '' test "$peak" -le "$((least + 1))000000"
     fi
 done
+# $least is that of models/pebble, and hidden states of 100 windows take 6.5 MB: they lie in a file
+expect eval_disk_full 3 '^tamis: hidden states cannot be written to the file for them: File too large$' bash -c "
+    ulimit -f 1000; trap '' XFSZ; exec '$tamis' eval models/pebble --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1 -q"
+expect eval_no_place_for_hidden_states 3 '/nowhere: no file for hidden states can be made there: No such file' \
+    env TMPDIR=/nowhere "$tamis" eval models/pebble --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1
 expect eval_limit_too_low 2 'is too low; the least for windows of 512 tokens is [0-9]+ MB' "$tamis" eval models/pebble --data $text --ram 4M
 printf '{"question": "The emperor of", "choices": ["the East", "xqz vvv"], "answer": "A"}\n' >"$scratch/q.jsonl"
 expect eval_tasks 0 '^accuracy +100\.000 ± 0\.000 %$' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
@@ -183,6 +188,10 @@ expect eval_no_chunks 2 'nothing would be predicted' "$tamis" eval models/pebble
 expect eval_small_context 2 'context of 4 tokens is too small' "$tamis" eval models/pebble --data $text --ctx 4
 expect eval_unknown_style 2 "style 'x' is unknown" "$tamis" eval models/pebble --data $text --style x
 expect eval_short_text 2 'tokens are too few: a window needs 512' "$tamis" eval models/pebble --data "$scratch/q.jsonl"
+expect eval_no_text 2 '^tamis: /nowhere.txt: no such file$' "$tamis" eval models/pebble --data /nowhere.txt
+printf 'caf\351\n' >"$scratch/latin1.txt"
+expect eval_text_not_utf8 2 '^tamis: .*latin1.txt: line 1 \(from byte 0 on\) is no UTF-8$' "$tamis" eval models/pebble --data "$scratch/latin1.txt"
+expect eval_id_outside 2 'window 1, position 8: token 4096 is not in the vocabulary of 4096' bash -c "echo 0 1 2 3 4 5 6 7 4096 >'$scratch/ids'; exec '$tamis' eval models/pebble --ids '$scratch/ids' --ctx 9"
 expect eval_config_alone 2 'config.json alone has no weights' "$tamis" eval $config --data $text
 expect eval_other_vocabulary 2 'tokenizer of the base' "$tamis" eval models/pebble --data $text --base tests/golden/arch/qwen2_tied
 expect eval_interrupted 130 'interrupted' bash -c "

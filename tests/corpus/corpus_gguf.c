@@ -224,8 +224,8 @@ static void contents(void)
     corpus_expect("gguf/good.gguf", "quantize", 0, "");
     begin(3, 1, 1);
     architecture();
-    tensor("output.weight", 2, 32, 1, TMS_Q4_0, 0);
-    data(32);
+    tensor("output.weight", 2, 32, 2, TMS_Q4_0, 0);
+    data(64);
     corpus_write_buf("gguf/quantized.gguf", &file);
     corpus_expect("gguf/quantized.gguf", "quantize", 2, "quantized already");
 }

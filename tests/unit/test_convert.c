@@ -6,6 +6,7 @@
 
 #include "file/gguf.h"
 #include "model/metadata.h"
+#include "model/restore.h"
 #include "model/source.h"
 
 static void convert(const char *from, const char *to, const char *type, const struct tms_quantize_options *more)
@@ -78,12 +79,16 @@ static void expect_tensor(const struct tms_gguf *g, const struct tms_gguf_tensor
         fail_msg("%s: data of %s differ", folder, t->name);
 }
 
+static const char *const folders[] = {"llama31",      "llama2",        "llama_bias",  "mistral",     "qwen2_tied",
+                                      "qwen2_untied", "qwen2_sharded", "qwen3",       "qwen3_yarn",  "mixtral",
+                                      "qwen2_moe",    "qwen3_moe",     "gemma",       "gemma2",      "gemma3_text",
+                                      "phi3",         "phi3_longrope", "deepseek_v2", "deepseek_v3", "deepseek_v3_fp8"};
+enum { N_FOLDERS = sizeof folders / sizeof *folders };
+
 static void conversion_gives_the_keys_and_tensors_of_llama_cpp(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"llama31",      "llama2",        "llama_bias", "mistral",   "qwen2_tied",
-                                          "qwen2_untied", "qwen2_sharded", "qwen3",      "qwen3_yarn"};
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+    for (size_t i = 0; i < N_FOLDERS; i++) {
         char json_path[1024];
         struct tms_gguf *g;
         struct tms_error err;
@@ -110,6 +115,194 @@ static void conversion_gives_the_keys_and_tensors_of_llama_cpp(void **state)
         assert_int_equal(g->n_tensors, json_array_size(tensors));
         json_decref(want);
         tms_gguf_close(g);
+    }
+}
+
+/* ---- the numbers, there and back ---- */
+
+#define EXPECT_NUMBER(field)                                                                                           \
+    if (!(a->field == b->field)) fail_msg("%s: " #field " is %g, was %g", what, (double)a->field, (double)b->field)
+
+static uint64_t seen_by(const struct tms_config *c, uint64_t layer)
+{
+    uint64_t window = tms_config_window(c, layer);
+    return window && window < c->context ? window : c->context;
+}
+
+/* What decides a model's results. How the file spells it, and what tensors are stored as, may differ. */
+static void expect_same_numbers(const struct tms_config *a, const struct tms_config *b, const char *what)
+{
+    assert_string_equal(a->class_name, b->class_name);
+    assert_string_equal(a->model_type, b->model_type);
+    EXPECT_NUMBER(n_layers);
+    EXPECT_NUMBER(hidden);
+    EXPECT_NUMBER(ffn);
+    EXPECT_NUMBER(n_heads);
+    EXPECT_NUMBER(n_kv_heads);
+    EXPECT_NUMBER(head_dim);
+    EXPECT_NUMBER(vocab);
+    EXPECT_NUMBER(context);
+    EXPECT_NUMBER(activation);
+    EXPECT_NUMBER(norm_plus_one);
+    EXPECT_NUMBER(scaled_embedding);
+    EXPECT_NUMBER(query_scalar);
+    EXPECT_NUMBER(attention_cap);
+    EXPECT_NUMBER(logit_cap);
+    EXPECT_NUMBER(has_shape);
+    EXPECT_NUMBER(rms_eps);
+    EXPECT_NUMBER(tied);
+    EXPECT_NUMBER(attention_bias);
+    EXPECT_NUMBER(mlp_bias);
+    for (uint64_t l = 0; l < a->n_layers; l++) /* none is as good as one that no text outgrows */
+        if (seen_by(a, l) != seen_by(b, l)) fail_msg("%s: the window of layer %d differs", what, (int)l);
+    EXPECT_NUMBER(experts.n);
+    EXPECT_NUMBER(experts.used);
+    EXPECT_NUMBER(experts.ffn);
+    EXPECT_NUMBER(experts.shared);
+    EXPECT_NUMBER(experts.n_dense);
+    EXPECT_NUMBER(experts.step);
+    EXPECT_NUMBER(experts.shared_gate);
+    EXPECT_NUMBER(experts.sigmoid);
+    EXPECT_NUMBER(experts.bias);
+    EXPECT_NUMBER(experts.normalize);
+    EXPECT_NUMBER(experts.scale);
+    EXPECT_NUMBER(experts.n_groups);
+    EXPECT_NUMBER(experts.groups_used);
+    EXPECT_NUMBER(latent.q_rank);
+    EXPECT_NUMBER(latent.kv_rank);
+    EXPECT_NUMBER(latent.nope);
+    EXPECT_NUMBER(latent.rope);
+    EXPECT_NUMBER(latent.value);
+    EXPECT_NUMBER(rope.kind);
+    EXPECT_NUMBER(rope.theta);
+    EXPECT_NUMBER(rope.factor);
+    EXPECT_NUMBER(rope.low_freq_factor);
+    EXPECT_NUMBER(rope.high_freq_factor);
+    EXPECT_NUMBER(rope.attention_factor);
+    EXPECT_NUMBER(rope.beta_fast);
+    EXPECT_NUMBER(rope.beta_slow);
+    EXPECT_NUMBER(rope.ext_factor);
+    EXPECT_NUMBER(rope.mscale);
+    EXPECT_NUMBER(rope.mscale_all_dim);
+    EXPECT_NUMBER(rope.local_theta);
+    EXPECT_NUMBER(rope.original_context);
+    EXPECT_NUMBER(rope.n_factors);
+    assert_memory_equal(a->rope.short_factors, b->rope.short_factors, sizeof a->rope.short_factors);
+    assert_memory_equal(a->rope.long_factors, b->rope.long_factors, sizeof a->rope.long_factors);
+}
+
+static struct tms_source *open_source(const char *path)
+{
+    struct tms_source *s;
+    struct tms_error err;
+    assert_ok(tms_source_open(&s, path, NULL, NULL, &err), err);
+    return s;
+}
+
+/* The config of a folder that is made from the file again. */
+static void expect_same_folder(const char *gguf, const struct tms_config *want, const char *what)
+{
+    const char *type = "hf:f32", *back = scratch("numbers");
+    const struct tms_quantize_options options = {.types = &type, .n_types = 1, .force = true};
+    struct tms_result *results;
+    struct tms_error err;
+    assert_ok(tms_quantize(gguf, back, &options, &results, NULL, NULL, &err), err);
+    tms_results_free(results, 1);
+    struct tms_source *s = open_source(back);
+    expect_same_numbers(&s->config, want, what);
+    tms_source_close(s);
+}
+
+/* Folder -> file -> numbers, and -> folder -> numbers. Returns how many of our own keys the file has. */
+static size_t expect_same_numbers_of(const char *dir, const char *what)
+{
+    const char *gguf = scratch("numbers.gguf");
+    const struct tms_restore_options options = {.dtype = TMS_F32};
+    struct tms_quantize_options again = {.force = true};
+    struct tms_config config;
+    struct tms_error err;
+    size_t n_own = 0;
+    convert(dir, gguf, "f32", &again);
+    struct tms_source *folder = open_source(dir), *file = open_source(gguf);
+    assert_ok(tms_restore_numbers(&config, file, &options, &err), err);
+    expect_same_numbers(&config, &folder->config, what);
+    expect_same_folder(gguf, &folder->config, what);
+    for (size_t i = 0; i < file->gguf->kvs.n; i++) n_own += strncmp(file->gguf->kvs.items[i].key, "tamis.", 6) == 0;
+    tms_source_close(folder);
+    tms_source_close(file);
+    return n_own;
+}
+
+static void numbers_of_a_file_are_those_of_its_folder(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_FOLDERS; i++) {
+        size_t n_own = expect_same_numbers_of(arch_dir(folders[i]), folders[i]);
+        assert_int_equal(n_own, strcmp(folders[i], "mistral") == 0);
+    }
+}
+
+/* A golden folder whose config.json says something else under `key`; value NULL: nothing. */
+static const char *changed_folder(const char *name, const char *object, const char *key, json_t *value)
+{
+    const char *dir = scratch("changed");
+    char command[2600], path[1300];
+    json_error_t problem;
+    snprintf(command, sizeof command, "rm -rf '%s' && cp -r '%s' '%s' && chmod -R u+w '%s'", dir, arch_dir(name), dir,
+             dir);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    json_t *config = json_load_file(path, 0, &problem);
+    json_t *place = object ? json_object_get(config, object) : config;
+    assert_true(json_is_object(place));
+    if (value)
+        assert_int_equal(json_object_set_new(place, key, value), 0);
+    else
+        json_object_del(place, key);
+    assert_int_equal(json_dump_file(config, path, JSON_INDENT(2)), 0);
+    json_decref(config);
+    return dir;
+}
+
+static void what_other_programs_cannot_be_told_stands_in_keys_of_our_own(void **state)
+{
+    (void)state;
+    const struct {
+        const char *folder, *object, *key;
+        json_t *value;
+        size_t n_own;
+    } cases[] = {
+        {"gemma2", NULL, "query_pre_attn_scalar", json_integer(48), 1},
+        {"gemma2", NULL, "attn_logit_softcapping", json_null(), 1},
+        {"gemma2", NULL, "final_logit_softcapping", json_real(7.5), 0},
+        {"gemma2", NULL, "sliding_window", json_null(), 0},
+        {"gemma2", NULL, "rope_theta", json_real(20000), 0}, /* as the key that llama.cpp reads, if it is there */
+        {"gemma", NULL, "rope_theta", json_real(20000), 0},
+        {"gemma3_text", NULL, "query_pre_attn_scalar", json_integer(168), 1},
+        {"gemma3_text", NULL, "sliding_window_pattern", json_integer(4), 2},
+        {"gemma3_text", NULL, "attn_logit_softcapping", json_real(20), 1},
+        {"gemma3_text", NULL, "rope_local_base_freq", json_real(5000), 0},
+        {"gemma3_text", NULL, "rope_scaling", json_null(), 0},
+        {"mixtral", NULL, "sliding_window", json_integer(16), 1},
+        {"qwen2_moe", NULL, "norm_topk_prob", json_true(), 1},
+        {"qwen3_moe", NULL, "norm_topk_prob", json_false(), 1},
+        {"phi3", NULL, "sliding_window", json_null(), 0},
+        {"phi3_longrope", NULL, "sliding_window", json_integer(24), 0},
+        {"phi3_longrope", "rope_scaling", "attention_factor", json_real(1.5), 0},
+        {"deepseek_v2", "rope_scaling", "mscale", json_real(1), 1},
+        {"deepseek_v2", "rope_scaling", "mscale_all_dim", NULL, 1},
+        {"deepseek_v2", "rope_scaling", "beta_fast", NULL, 0},
+        {"deepseek_v2", NULL, "norm_topk_prob", json_true(), 0},
+        {"deepseek_v2", NULL, "rope_scaling", json_null(), 0},
+        {"deepseek_v3", NULL, "routed_scaling_factor", json_real(16), 0},
+        {"qwen3_yarn", "rope_scaling", "mscale", json_real(0.5), 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char what[96];
+        snprintf(what, sizeof what, "%s with another %s", cases[i].folder, cases[i].key);
+        const char *dir = changed_folder(cases[i].folder, cases[i].object, cases[i].key, cases[i].value);
+        size_t n_own = expect_same_numbers_of(dir, what);
+        if (n_own != cases[i].n_own) fail_msg("%s: %zu keys, want %zu", what, n_own, cases[i].n_own);
     }
 }
 
@@ -249,6 +442,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conversion_gives_the_keys_and_tensors_of_llama_cpp),
+        cmocka_unit_test(numbers_of_a_file_are_those_of_its_folder),
+        cmocka_unit_test(what_other_programs_cannot_be_told_stands_in_keys_of_our_own),
         cmocka_unit_test(split_conversion_opens_as_one_model_with_the_same_tensors),
         cmocka_unit_test(vocab_only_writes_keys_and_no_tensors),
         cmocka_unit_test(dry_run_writes_nothing_and_tells_the_exact_size),

@@ -77,22 +77,36 @@ static void absurd_numbers_in_a_config_are_refused_by_name(void **state)
 static void tensor_names_map_both_ways(void **state)
 {
     (void)state;
-    const struct tms_arch_tensor *row;
-    for (size_t i = 0; (row = tms_arch_tensor_at(i)); i++) {
-        char name[128];
-        int layer;
-        tms_arch_name(name, sizeof name, row->hf, 17);
-        assert_ptr_equal(tms_arch_explain(name, &layer), row);
-        assert_int_equal(layer, tms_arch_per_layer(row) ? 17 : -1);
-        tms_arch_name(name, sizeof name, row->gguf, 17);
-        assert_ptr_equal(tms_arch_explain_gguf(name, &layer), row);
-        assert_int_equal(layer, tms_arch_per_layer(row) ? 17 : -1);
+    static const char *const folders[] = {"llama31", "llama_bias",  "mixtral", "qwen2_moe",   "qwen3_moe",  "gemma",
+                                          "gemma2",  "gemma3_text", "phi3",    "deepseek_v2", "deepseek_v3"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char path[1200];
+        struct tms_source *s;
+        struct tms_error err;
+        struct tms_arch_step step = {0};
+        snprintf(path, sizeof path, "%s/%s/config.json", golden("arch"), folders[i]);
+        assert_ok(tms_source_open(&s, path, NULL, NULL, &err), err);
+        while (tms_arch_next(&step, s->arch, &s->config)) {
+            char name[128];
+            int layer, expert;
+            tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
+            assert_ptr_equal(tms_arch_explain(s->arch, name, &layer, &expert), step.row);
+            assert_int_equal(layer, step.layer);
+            assert_int_equal(expert, step.expert);
+            if (!step.row->gguf) continue;
+            tms_arch_name(name, sizeof name, step.row->gguf, step.layer, -1);
+            assert_ptr_equal(tms_arch_explain_gguf(s->arch, name, &layer), step.row);
+            assert_int_equal(layer, step.layer);
+        }
+        tms_source_close(s);
     }
-    int layer;
-    assert_null(tms_arch_explain("model.layers.01.mlp.up_proj.weight", &layer));
-    assert_null(tms_arch_explain("model.layers.x.mlp.up_proj.weight", &layer));
-    assert_null(tms_arch_explain("model.layers.99999999999999999999.mlp.up_proj.weight", &layer));
-    assert_null(tms_arch_explain("model.layers.1.mlp.up_proj.weight.more", &layer));
+    int layer, expert;
+    struct tms_config llama = {.class_name = "LlamaForCausalLM"};
+    const struct tms_arch *arch = tms_arch_find(&llama);
+    assert_null(tms_arch_explain(arch, "model.layers.01.mlp.up_proj.weight", &layer, &expert));
+    assert_null(tms_arch_explain(arch, "model.layers.x.mlp.up_proj.weight", &layer, &expert));
+    assert_null(tms_arch_explain(arch, "model.layers.99999999999999999999.mlp.up_proj.weight", &layer, &expert));
+    assert_null(tms_arch_explain(arch, "model.layers.1.mlp.up_proj.weight.more", &layer, &expert));
 }
 
 static void lone_config_has_the_tensors_of_the_folder(void **state)

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <tamis/tamis.h>
 
+#include "base/mem.h"
 #include "calib/imatrix.h"
 #include "file/gguf.h"
 #include "file/safetensors.h"
@@ -312,7 +313,7 @@ static void chatting_survives_failing_allocations(void **state)
     json_spared = false;
 }
 
-static char eval_ids[300], eval_tasks[300];
+static char eval_ids[300], eval_text[300], eval_tasks[300], large[300];
 
 static tms_status evaluate_model(uint64_t ram)
 {
@@ -334,6 +335,38 @@ static tms_status evaluate_bounded(void)
     return evaluate_model(1000000000);
 }
 
+static tms_status evaluate_text(void)
+{
+    const struct tms_eval_options o = {.data = eval_text, .base = model, .context = 8, .n_chunks = 1, .n_threads = 1};
+    struct tms_eval_result r = {.n_windows = 77};
+    tms_status status = tms_evaluate(model, &o, &r, &err);
+    assert_true(status == TMS_OK ? r.n_windows == 1 : r.n_windows == 77);
+    return status;
+}
+
+/* In the least memory that will do, which the program tells; sanitizers keep what is freed, so that it grows. */
+static tms_status evaluate_by_layer(void)
+{
+    struct tms_eval_options o = {.ids = eval_ids, .context = 64, .style = "full", .n_threads = 1};
+    struct tms_eval_result r = {0};
+    long left = countdown;
+    for (unsigned more = 0;; more += 4) {
+        unsigned long long tokens, mb;
+        countdown = -1;
+        o.ram = 1000000;
+        assert_int_equal(tms_evaluate(large, &o, &r, &err), TMS_EINPUT);
+        const char *says = strstr(err.message, "the least for windows of ");
+        if (!says || sscanf(says, "the least for windows of %llu tokens is %llu MB", &tokens, &mb) != 2)
+            fail_msg("%s", err.message);
+        o.ram = (mb + 1 + more) * 1000000;
+        countdown = left;
+        tms_status status = tms_evaluate(large, &o, &r, &err);
+        if (status == TMS_EINPUT && strstr(err.message, "is too low") && more < 40) continue;
+        if (status == TMS_OK) assert_true(r.n_windows == 4 && (r.by_layer || more > 0));
+        return status;
+    }
+}
+
 static tms_status evaluate_questions(void)
 {
     const struct tms_eval_options o = {.n_threads = 1};
@@ -350,6 +383,7 @@ static void evaluating_survives_failing_allocations(void **state)
 {
     (void)state;
     static const char ids[] = "1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7",
+                      text[] = "The emperor was the first of them, and the last.",
                       task[] = "{\"question\": \"a\", \"choices\": [\"b c\", \"d\"], \"answer\": 0}\n";
     snprintf(model, sizeof model, "%s", golden("arch/qwen3"));
     snprintf(eval_ids, sizeof eval_ids, "%s", scratch("eval.ids"));
@@ -360,7 +394,27 @@ static void evaluating_survives_failing_allocations(void **state)
     survives(evaluate_bounded, 100);
     json_spared = true;
     survives(evaluate_questions, 100);
+    snprintf(eval_text, sizeof eval_text, "%s", scratch("eval.txt"));
+    write_whole(eval_text, text, sizeof text - 1);
+    survives(evaluate_text, 100);
     json_spared = false;
+}
+
+static void evaluating_layer_by_layer_survives_failing_allocations(void **state)
+{
+    (void)state;
+    const char *type = "f32";
+    struct tms_quantize_options options = {.types = &type, .n_types = 1, .n_threads = 1};
+    struct tms_result *results;
+    struct tms_buf ids = {0};
+    snprintf(large, sizeof large, "%s", scratch("large.gguf"));
+    assert_ok(tms_quantize(pebble(), large, &options, &results, NULL, NULL, &err), err);
+    tms_results_free(results, 1);
+    for (int i = 0; i < 4 * 64; i++) tms_buf_printf(&ids, "%d ", 7 * i % 4096);
+    snprintf(eval_ids, sizeof eval_ids, "%s", scratch("many.ids"));
+    write_whole(eval_ids, ids.data, ids.n);
+    tms_buf_free(&ids);
+    survives(evaluate_by_layer, 50);
 }
 
 /* ---- whole runs: one thread, so that the same allocation fails every time ---- */
@@ -471,6 +525,7 @@ int main(void)
         cmocka_unit_test(running_a_model_survives_failing_allocations),
         cmocka_unit_test(chatting_survives_failing_allocations),
         cmocka_unit_test(evaluating_survives_failing_allocations),
+        cmocka_unit_test(evaluating_layer_by_layer_survives_failing_allocations),
         cmocka_unit_test(comparing_models_survives_failing_allocations),
         cmocka_unit_test(verifying_survives_failing_allocations),
     };

@@ -204,7 +204,7 @@ static void unknown_architecture_is_refused_by_name_for_gguf_and_taken_for_nf4(v
     assert_int_equal(system(command), 0);
     assert_int_equal(fail_one(dir, scratch("no.gguf"), "q8_0", NULL, &err), TMS_EINPUT);
     assert_non_null(strstr(err.message, "StrangeForCausalLM"));
-    assert_non_null(strstr(err.message, "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
+    assert_non_null(strstr(err.message, "LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM"));
     run_one(dir, scratch("strange"), "nf4", NULL);
     snprintf(path, sizeof path, "%s/model.safetensors", scratch("strange"));
     assert_true(tms_path_exists(path));

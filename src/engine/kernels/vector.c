@@ -48,6 +48,34 @@ TMS_INLINE void tms_swiglu_body(const float *restrict x, float *restrict y, size
 }
 TMS_BY_CPU(, tms_swiglu, (const float *x, float *y, size_t n), (x, y, n))
 
+/* tanh u = 2 / (1 + e^-2u) - 1, so 0.5 x (1 + tanh u) = x / (1 + e^-2u) */
+TMS_INLINE void tms_geglu_body(const float *restrict x, float *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float u = 0.7978845608f * fmaf(0.044715f * x[i] * x[i], x[i], x[i]);
+        y[i] *= x[i] / (1.0f + exp_of(-2.0f * u));
+    }
+}
+TMS_BY_CPU(, tms_geglu, (const float *x, float *y, size_t n), (x, y, n))
+
+TMS_INLINE void tms_soft_cap_body(float *x, float cap, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = cap * (2.0f / (1.0f + exp_of(-2.0f * (x[i] / cap))) - 1.0f);
+}
+TMS_BY_CPU(, tms_soft_cap, (float *x, float cap, size_t n), (x, cap, n))
+
+TMS_INLINE void tms_sigmoid_body(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = 1.0f / (1.0f + exp_of(-x[i]));
+}
+TMS_BY_CPU(, tms_sigmoid, (float *x, size_t n), (x, n))
+
+TMS_INLINE void tms_add_scaled_body(const float *restrict x, float factor, float *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = fmaf(factor, x[i], y[i]);
+}
+TMS_BY_CPU(, tms_add_scaled, (const float *x, float factor, float *y, size_t n), (x, factor, y, n))
+
 TMS_INLINE void norm_body(const float *x, const float *weight, float factor, float *y, size_t n)
 {
     for (size_t i = 0; i < n; i++) y[i] = weight[i] * (x[i] * factor);
@@ -72,6 +100,20 @@ TMS_INLINE void tms_scale_body(float *y, float factor, size_t n)
     for (size_t i = 0; i < n; i++) y[i] *= factor;
 }
 TMS_BY_CPU(, tms_scale, (float *y, float factor, size_t n), (y, factor, n))
+
+TMS_INLINE void tms_hadamard_body(float *x, size_t n, size_t block)
+{
+    float factor = 1.0f / sqrtf((float)block);
+    for (size_t h = 1; h < block; h *= 2)
+        for (size_t i = 0; i < n; i += 2 * h)
+            for (size_t j = i; j < i + h; j++) {
+                float a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
+            }
+    for (size_t i = 0; i < n; i++) x[i] *= factor;
+}
+TMS_BY_CPU(, tms_hadamard, (float *x, size_t n, size_t block), (x, n, block))
 
 TMS_INLINE void sum_body(const float *x, size_t n, float *out)
 {
