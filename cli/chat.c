@@ -22,6 +22,7 @@ struct talk {
     struct tms_session *session;
     struct tms_chat *chat;
     struct tms_session_info info;
+    bool exact;
     bool terminal; /* a person types */
     bool dims;     /* and looks at the answers */
     bool dimmed, failed;
@@ -55,11 +56,15 @@ static int parse(const struct command *self, struct talk *t, int argc, char **ar
         {"kv-keep-first", 0, OPTION_COUNT, &t->session_options.kv_keep_first, "N",
          "quantized caches: the first N tokens stay at 16 bits"},
         {"kv-keep-last", 0, OPTION_COUNT, &t->session_options.kv_keep_last, "N", "… and the newest N"},
+        {"exact", 0, OPTION_FLAG, &t->exact, NULL,
+         "activations in f32; else those that meet quantized weights are rounded to 8 bits"},
         {"llm-int8", 0, OPTION_FLAG, &t->session_options.llm_int8, NULL, "bitsandbytes int8 as LLM.int8 computes it"},
         {"render", 0, OPTION_TEXT, &t->render, "FILE.json",
          "only print what the model would read of a conversation: [{\"role\": …, \"content\": …}, …]"},
     };
-    return parse_options(self, argc, argv, options, sizeof options / sizeof *options, &t->common, &t->model, 1);
+    int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &t->common, &t->model, 1);
+    t->session_options.fast = !t->exact;
+    return code;
 }
 
 /* ---- what the model would read --------------------------------------------------------------------------------- */

@@ -37,12 +37,12 @@ _tamis()
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
     calibrate) options="--data --output --samples --seqlen --seed --no-bos --parse-special --imatrix --process-output --ram" ;;
-    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --llm-int8 --tasks" ;;
+    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --fast --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
-        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --llm-int8 --logits --hidden" ;;
+        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --logits --hidden" ;;
+    bench) options="--n-prompt --n-gen --repetitions --depth --ctx --kv --exact --llm-int8" ;;
     chat) options="--system --template --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop --ctx
-        --kv --kv-keep-first --kv-keep-last --llm-int8 --render" ;;
-    bench) options="--n-prompt --n-gen --repetitions --depth --ctx --kv --llm-int8" ;;
+        --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --render" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac

@@ -185,7 +185,13 @@ struct tms_quantize_options {
     const char *imatrix; /* importance weights: a file of llama-imatrix, either format; or NULL */
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
-    bool leave_output_tensor;                              /* output.weight stays as it is */
+    /* Methods that read a text: */
+    const char *method; /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
+                         * "gptq": GGUF's block types, with error feedback over `data` */
+    const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
+    uint64_t n_samples, sample_length;
+    uint64_t ram;             /* most memory of the walk over the text, in bytes; 0: no limit */
+    bool leave_output_tensor; /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
     size_t n_tensor_types;
@@ -320,12 +326,16 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
 /* ---- running a model ------------------------------------------------------------------------------------------- */
 
 /* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
- * f32. Results are the same bits for any number of threads. One call at a time. */
+ * f32, or rounded to 8 bits where that is fast. Results are the same bits for any number of threads. One call at a
+ * time. */
 struct tms_session;
 
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
+    bool fast;          /* the inputs of linear layers are rounded to 8 bits in blocks of 32, if weights are of a type
+                         * with blocks; two to eight times as fast, and about half a percent of noise in every product.
+                         * The last bits of results then depend on how tokens are cut into passes */
     const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
                          * "q4_0", "c8"; the manual says what they are */
     uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
@@ -598,7 +608,7 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;  /* a text in UTF-8; special tokens in it are plain text */
+    const char *data;  /* a text in UTF-8, else it is refused; special tokens in it are plain text */
     const char *ids;   /* instead: a file of token ids between white space or commas, taken as they are */
     const char *base;  /* the model to compare with, or NULL */
     const char *style; /* "llama" (NULL is this): the second half of every window is predicted, its first token is
@@ -609,6 +619,7 @@ struct tms_eval_options {
     bool no_bos;       /* no BOS, whatever the vocabulary says */
     const char *cache; /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
     uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
+    bool fast;                                  /* the model runs as with `fast` of a session; the base never does */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */

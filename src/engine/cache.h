@@ -1,7 +1,7 @@
 /* Keys and values of the tokens seen so far: [layer][sequence][kv head][position][a row].
  *
- * A row is one head's key or value of one position; cache_types.c has the ways in which rows are stored. Types of four
- * and five bits turn keys and values by an orthonormal Walsh-Hadamard matrix H first, which spreads the few large
+ * A row is one head's key or value of one position; cache_types.c has the ways in which rows are stored. Types of 8
+ * bits and less turn keys and values by an orthonormal Walsh-Hadamard matrix H first, which spreads the few large
  * numbers of a row over all of it: attention turns its queries too, (H q).(H k) = q.k, and turns its result back.
  *
  * The latent of latent attention (DeepSeek) is one head, whose value is the beginning of its key and is stored once;
@@ -22,12 +22,18 @@
 
 struct tms_cache_form;
 
+enum tms_cache_turns {
+    TMS_CACHE_AS_IS,
+    TMS_CACHE_HEADS_TURNED, /* but not latents */
+    TMS_CACHE_TURNED,
+};
+
 /* A row of the table of types. */
 struct tms_cache_type {
     const char *name;
     const struct tms_cache_form *form; /* of keys and values */
     const struct tms_cache_form *rope; /* of that part of a latent key which is rotated by position */
-    bool turned;                       /* by H */
+    enum tms_cache_turns turns;        /* what is turned by H */
     bool exact;                        /* 16 bits or more: nothing to keep beside it */
 };
 
@@ -71,8 +77,8 @@ struct tms_cache {
     uint64_t bytes;
 };
 
-/* "f32", "f16", "bf16", "q8_0", "q5_0", "q4_0", "c8", and "q5_0:plain", "q4_0:plain", which do as llama.cpp's files do:
- * not turned, scales from the largest number. TMS_EINPUT with the list for other names. */
+/* "f32", "f16", "bf16", "q8_0", "q5_0", "q4_0", "c8"; and to compare with them the last four with ":plain": not turned,
+ * scales from the largest number. TMS_EINPUT with the list for other names. */
 tms_status tms_cache_type(const char *name, const struct tms_cache_type **out, struct tms_error *err);
 
 /* f32, nothing else. */

@@ -37,7 +37,7 @@ def quantize(context: Context, source: Path, kind: str, name: str) -> Path:
 
 def perplexity(context: Context, model: Path, text: Path, *options: object) -> str:
     """What llama-perplexity prints. Keys and values in f32 and no flash attention, so that only weights are rounded."""
-    command = [context.peer("llama-perplexity"), "-m", model, "-f", text, "-c", 512, "--chunks", WINDOWS, "-t", os.cpu_count(),
+    command = [context.peer("llama-perplexity"), "-m", model, "-f", text, "-c", 512, "--chunks", WINDOWS, "-t", len(os.sched_getaffinity(0)),
                "-ctk", "f32", "-ctv", "f32", "-fa", "off", *options]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace")
     if done.returncode != 0:

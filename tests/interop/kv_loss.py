@@ -54,8 +54,8 @@ def check(context: Context, table: Table, folder: Path, text: Path) -> None:
         good = ours <= MOST.get(kind, 1)
         if kind == "q4_0":
             good = good and ours < theirs
-        elif kind in ALIKE:  # q8_0: theirs is rotated, ours is not
-            good = good and ours <= max(1.1 * theirs + error, MOST.get(kind, 0))
+        elif kind in ALIKE:
+            good = good and ours <= theirs + error
         if "keep" not in kind:
             good = good and result["kv_bytes"] == (n + 4 * heads if kind == "c8" else n // 32 * BYTES[kind])
         table.add(good, name, kind, f"{ours:.7f}", shown, f"{result['kv_bytes'] / 1e6:.2f}", f"{result['perplexity']['value'] / result['base_perplexity']['value'] - 1:+.1e}")

@@ -10,6 +10,12 @@
 #include "calib/imatrix.h"
 #include "file/gguf.h"
 #include "file/safetensors.h"
+#include "method/awq.h"
+#include "method/block_feedback.h"
+#include "method/cholesky.h"
+#include "method/flips.h"
+#include "method/gptq.h"
+#include "method/hqq.h"
 #include "model/restore.h"
 
 static struct tms_error err;
@@ -502,6 +508,59 @@ static void verifying_survives_failing_allocations(void **state)
 }
 
 /* jansson keeps the functions, so that these are not the wrapped names themselves. */
+/* A small layer: Hessian, every method on it, blocks with feedback and flips. */
+static tms_status methods_run(void)
+{
+    enum { ROWS = 40, COLS = 256, TOKENS = 30 };
+    static float x[TOKENS * COLS], w[ROWS * COLS], limits[ROWS * 2], scales[ROWS * 2], zeros[ROWS * 2];
+    static uint8_t blocks[ROWS * 144], codes[ROWS * COLS];
+    uint64_t seed = 1;
+    for (size_t i = 0; i < TOKENS * COLS; i++) x[i] = random_normal(&seed);
+    for (size_t i = 0; i < ROWS * COLS; i++) w[i] = random_normal(&seed);
+    struct tms_pool *pool = NULL;
+    struct tms_hessian *hessian = NULL;
+    struct tms_feedback_factor factor = {0};
+    struct tms_gptq_result gptq = {0};
+    struct tms_awq_scales awq = {0};
+    struct tms_gptq_options options = {
+        .affine = {.bits = 4}, .group = 128, .order = TMS_GPTQ_GROUP_AWARE, .damp = 0.05};
+    struct tms_awq_layer layer = {w, ROWS};
+    struct tms_awq_options awq_options = {.bits = 4, .group = 128};
+    struct tms_hqq_options hqq = {.bits = 4, .group = 128};
+    double error;
+    tms_status status = tms_pool_create(&pool, 1, &err);
+    if (status == TMS_OK) status = tms_hessian_create(&hessian, COLS, &err);
+    if (status == TMS_OK) status = tms_hessian_add(hessian, x, COLS, TOKENS, pool, &err);
+    if (status == TMS_OK) status = tms_hessian_finish(hessian, pool, &err);
+    if (status == TMS_OK) status = tms_gptq(&gptq, w, COLS, ROWS, hessian, &options, pool, &err);
+    if (status == TMS_OK) status = tms_gptq_flips(&gptq, w, 4, hessian, 0.05, 2, NULL, pool, &err);
+    if (status == TMS_OK)
+        status = tms_awq_search(&awq, &layer, 1, x, COLS, hessian, &awq_options, NULL, NULL, pool, &err);
+    if (status == TMS_OK) status = tms_awq_clip(w, ROWS, COLS, hessian, &awq_options, limits, pool, &err);
+    if (status == TMS_OK) status = tms_hqq(w, ROWS * COLS, &hqq, codes, scales, zeros, pool, &err);
+    if (status == TMS_OK) status = tms_feedback_factor_create(&factor, hessian, 0.01, pool, &err);
+    struct tms_block_feedback_options block_options = {.n_sweeps = 2, .hessian = hessian};
+    if (status == TMS_OK)
+        status = tms_block_feedback(blocks, TMS_Q4_K, w, ROWS, &factor, &block_options, NULL, pool, &err);
+    if (status == TMS_OK)
+        status = tms_block_feedback(blocks, TMS_IQ3_S, w, ROWS, &factor, &block_options, NULL, pool, &err);
+    if (status == TMS_OK) status = tms_hessian_error(hessian, w, w, ROWS, &error, pool, &err);
+    for (size_t i = 0; hessian && i < 16; i++) hessian->h[i * hessian->ld + i] += 100;
+    if (status == TMS_OK) status = tms_positive_inverse(hessian->h, 16, hessian->ld, pool, &err);
+    tms_awq_scales_free(&awq);
+    tms_gptq_free(&gptq);
+    tms_feedback_factor_free(&factor);
+    tms_hessian_free(hessian);
+    tms_pool_free(pool);
+    return status;
+}
+
+static void methods_survive_failing_allocations(void **state)
+{
+    (void)state;
+    survives(methods_run, 60);
+}
+
 static void *json_malloc(size_t n)
 {
     void *p = json_spared ? __real_malloc(n) : __wrap_malloc(n);
@@ -528,6 +587,7 @@ int main(void)
         cmocka_unit_test(evaluating_layer_by_layer_survives_failing_allocations),
         cmocka_unit_test(comparing_models_survives_failing_allocations),
         cmocka_unit_test(verifying_survives_failing_allocations),
+        cmocka_unit_test(methods_survive_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
