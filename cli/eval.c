@@ -44,18 +44,31 @@ static void share_cell(struct table *t, struct tms_estimate x)
     table_cell(t, "%.3f ± %.3f %%", 100 * x.value, 100 * x.error);
 }
 
+static const char *cache_name(const struct eval *e)
+{
+    return e->options.cache ? e->options.cache : "f32";
+}
+
+static void print_cache(const struct eval *e, uint64_t bytes)
+{
+    const struct tms_eval_options *o = &e->options;
+    printf("keys and values %s, %s a %s", cache_name(e), human_bytes(bytes), e->unit);
+    if (o->cache_keep_first) printf(", the first %s tokens f16", grouped(o->cache_keep_first));
+    if (o->cache_keep_last) printf(", the newest %s tokens f16", grouped(o->cache_keep_last));
+    putchar('\n');
+}
+
 /* What the figures are about. */
-static void print_conditions(const struct eval *e, bool weights_alone, bool by_layer)
+static void print_conditions(const struct eval *e, bool weights_alone, bool by_layer, uint64_t cache_bytes)
 {
     if (weights_alone) {
         puts("weights alone: activations f32");
     } else {
-        const char *cache = e->options.cache ? e->options.cache : "f32";
         if (e->options.int8_outlier > 0)
-            printf("activations of LLM.int8 layers in 8 bits below %g, others f32; keys and values %s\n",
-                   e->options.int8_outlier, cache);
+            printf("activations of LLM.int8 layers in 8 bits below %g, others f32; ", e->options.int8_outlier);
         else
-            printf("activations f32; keys and values %s\n", cache);
+            fputs(e->options.fast ? "activations in 8 bits; " : "activations f32; ", stdout);
+        print_cache(e, cache_bytes);
     }
     if (by_layer) puts("larger than the memory allowed: walked layer by layer");
 }
@@ -68,7 +81,7 @@ static void print_eval(const struct eval *e, const struct tms_eval_result *r)
            strcmp(e->options.style, "full") == 0 ? "all predicted" : "second halves predicted",
            r->bos ? ", BOS in front" : "", grouped(r->n_predicted), grouped(r->n_tokens),
            r->run_seconds > 0 ? (double)r->n_windows / r->run_seconds : 0);
-    print_conditions(e, r->weights_alone, r->by_layer);
+    print_conditions(e, r->weights_alone, r->by_layer, r->cache_bytes);
     putchar('\n');
     table_begin(&t, "ll");
     table_cell(&t, "perplexity");
@@ -103,7 +116,7 @@ static void print_tasks(const struct eval *e, const struct tms_tasks_result *r)
     struct table t;
     printf("%s: %s questions, each choice scored as the continuation of \"Question: …\\nAnswer:\"; %.2f questions/s\n",
            e->tasks, grouped(r->n_questions), r->seconds > 0 ? (double)r->n_questions / r->seconds : 0);
-    print_conditions(e, r->weights_alone, r->by_layer);
+    print_conditions(e, r->weights_alone, r->by_layer, r->cache_bytes);
     putchar('\n');
     table_begin(&t, r->has_base ? "lll" : "ll");
     table_cell(&t, "%s", "");
@@ -139,12 +152,15 @@ static json_t *spread_json(const struct tms_spread *s)
 }
 
 /* What both documents begin with. */
-static json_t *conditions_json(const struct eval *e, bool weights_alone, bool by_layer, uint64_t planned)
+static json_t *conditions_json(const struct eval *e, bool weights_alone, bool by_layer, uint64_t cache_bytes,
+                               uint64_t planned)
 {
-    json_t *j = json_pack("{s:s, s:s?, s:s, s:f, s:b, s:b, s:I}", "model", e->model, "base", e->options.base, "kv",
-                          e->options.cache ? e->options.cache : "f32", "llm_int8_threshold", e->options.int8_outlier,
-                          "weights_alone", weights_alone, "layer_by_layer", by_layer, "peak_memory_bytes",
-                          (json_int_t)peak_memory());
+    json_t *j =
+        json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:b, s:f, s:b, s:b, s:I}", "model", e->model, "base",
+                  e->options.base, "kv", cache_name(e), "kv_keep_first", (json_int_t)e->options.cache_keep_first,
+                  "kv_keep_last", (json_int_t)e->options.cache_keep_last, "kv_bytes", (json_int_t)cache_bytes, "fast",
+                  e->options.fast, "llm_int8_threshold", e->options.int8_outlier, "weights_alone", weights_alone,
+                  "layer_by_layer", by_layer, "peak_memory_bytes", (json_int_t)peak_memory());
     if (planned && j) {
         json_object_set_new(j, "ram_bytes", json_integer((json_int_t)e->options.ram));
         json_object_set_new(j, "planned_bytes", json_integer((json_int_t)planned));
@@ -154,7 +170,7 @@ static json_t *conditions_json(const struct eval *e, bool weights_alone, bool by
 
 static json_t *eval_json(const struct eval *e, const struct tms_eval_result *r)
 {
-    json_t *j = conditions_json(e, r->weights_alone, r->by_layer, r->planned_bytes);
+    json_t *j = conditions_json(e, r->weights_alone, r->by_layer, r->cache_bytes, r->planned_bytes);
     json_t *figures =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:o, s:o}", "data",
                   e->options.data ? e->options.data : e->options.ids, "style", e->options.style, "context",
@@ -178,7 +194,8 @@ static json_t *eval_json(const struct eval *e, const struct tms_eval_result *r)
 
 static json_t *tasks_json(const struct eval *e, const struct tms_tasks_result *r)
 {
-    json_t *j = conditions_json(e, r->weights_alone, r->by_layer, r->planned_bytes), *list = json_array();
+    json_t *j = conditions_json(e, r->weights_alone, r->by_layer, r->cache_bytes, r->planned_bytes),
+           *list = json_array();
     for (size_t i = 0; i < r->n_questions; i++) {
         const struct tms_task_answer *a = &r->answers[i];
         json_t *log_p = json_array();
@@ -258,7 +275,13 @@ int run_eval(const struct command *self, int argc, char **argv)
         {"tasks", 0, OPTION_TEXT, &e.tasks, "FILE.jsonl", "instead of --data: multiple-choice questions, one a line"},
         {"ids", 0, OPTION_TEXT, &o->ids, "FILE", "instead of --data: token ids, taken as they are"},
         {"ram", 0, OPTION_SIZE, &o->ram, "SIZE", "most memory to use (8G, 300M); larger models go layer by layer"},
-        {"kv", 0, OPTION_TEXT, &o->cache, "TYPE", "type of keys and values: f32 (default) or f16"},
+        {"kv", 0, OPTION_TEXT, &o->cache, "TYPE",
+         "the model's keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8; the base's are f32"},
+        {"kv-keep-first", 0, OPTION_COUNT, &o->cache_keep_first, "N",
+         "quantized ones: those of the first N tokens stay at 16 bits"},
+        {"kv-keep-last", 0, OPTION_COUNT, &o->cache_keep_last, "N", "… and of the newest N, as seen from each token"},
+        {"fast", 0, OPTION_FLAG, &o->fast, NULL,
+         "activations that meet quantized weights are rounded to 8 bits, as `tamis run` does; the base's are f32"},
         {"llm-int8", 0, OPTION_MAYBE, &outlier, "[=THRESHOLD]",
          "int8 folders: activations in 8 bits, too, but for outliers (default 6.0)"},
     };

@@ -13,7 +13,7 @@
 struct arguments {
     struct common common;
     const char *model, *prompt, *file, *ids, *logits;
-    bool hidden, echo;
+    bool hidden, echo, exact;
     uint64_t seed; /* UINT64_MAX: by chance */
     struct texts stops;
     struct tms_session_options session;
@@ -129,7 +129,13 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
         {"no-parse-special", 0, OPTION_FLAG, &a->p.no_parse_special, NULL,
          "special tokens in the prompt are plain text"},
         {"ctx", 'c', OPTION_COUNT, &a->session.context, "N", "positions at most (default: as the model was made)"},
-        {"kv", 0, OPTION_TEXT, &a->session.kv, "TYPE", "cache of keys and values: f32 (default), f16"},
+        {"kv", 0, OPTION_TEXT, &a->session.kv, "TYPE",
+         "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},
+        {"kv-keep-first", 0, OPTION_COUNT, &a->session.kv_keep_first, "N",
+         "quantized caches: the first N tokens stay at 16 bits"},
+        {"kv-keep-last", 0, OPTION_COUNT, &a->session.kv_keep_last, "N", "… and the newest N"},
+        {"exact", 0, OPTION_FLAG, &a->exact, NULL,
+         "activations in f32; else those that meet quantized weights are rounded to 8 bits (not with --logits)"},
         {"llm-int8", 0, OPTION_FLAG, &a->session.llm_int8, NULL,
          "bitsandbytes int8 as LLM.int8 computes it: activations in 8 bits but for outliers from 6.0 on"},
         {"logits", 0, OPTION_TEXT, &a->logits, "FILE", "write the logits of the prompt (safetensors) and make no text"},
@@ -141,6 +147,7 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
     if (n_prompts != 1)
         return wrong_usage(self, "it wants one of -p, --file and --ids%s", n_prompts ? ", not more" : "");
     if (a->hidden && !a->logits) return wrong_usage(self, "--hidden belongs to --logits");
+    a->session.fast = !a->exact && !a->logits;
     return -1;
 }
 
@@ -164,16 +171,23 @@ static size_t computed(const struct tms_generation *g)
     return g->n_ids ? g->n_ids - 1 : 0;
 }
 
-static void show_statistics(const struct arguments *a, const struct tms_generation *g)
+static const char *kv_name(const struct arguments *a)
+{
+    return a->session.kv ? a->session.kv : "f32";
+}
+
+static void show_statistics(const struct arguments *a, const struct tms_generation *g,
+                            const struct tms_session_info *info)
 {
     size_t n_read = g->n_prompt - g->n_reused;
     fprintf(stderr, "prompt: %zu tokens, %.1f tokens/s; text: %zu tokens, %.1f tokens/s; ended by: %s", n_read,
             rate(n_read, g->prompt_seconds), g->n_ids, rate(computed(g), g->token_seconds), tms_stop_name(g->stop));
     if (a->g.sampling.temperature > 0) fprintf(stderr, "; seed %llu", (unsigned long long)a->g.sampling.seed);
-    fputc('\n', stderr);
+    fprintf(stderr, "\nkeys and values %s: %s", kv_name(a), human_bytes(info->cache_now_bytes));
+    fprintf(stderr, "; %s for all %s positions\n", human_bytes(info->cache_bytes), grouped(info->context));
 }
 
-static json_t *document(const struct arguments *a, const struct tms_generation *g)
+static json_t *document(const struct arguments *a, const struct tms_generation *g, const struct tms_session_info *info)
 {
     json_t *ids = json_array();
     for (size_t i = 0; i < g->n_ids; i++) json_array_append_new(ids, json_integer(g->ids[i]));
@@ -181,10 +195,14 @@ static json_t *document(const struct arguments *a, const struct tms_generation *
     json_t *timings = json_pack("{s:f, s:f, s:f, s:f}", "prompt_seconds", g->prompt_seconds, "prompt_tokens_per_second",
                                 rate(g->n_prompt - g->n_reused, g->prompt_seconds), "text_seconds", g->token_seconds,
                                 "text_tokens_per_second", rate(computed(g), g->token_seconds));
-    return json_pack("{s:s, s:I, s:o, s:o, s:s, s:o, s:I, s:o}", "model", a->model, "prompt_tokens",
+    json_t *cache =
+        json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", kv_name(a), "keep_first", (json_int_t)a->session.kv_keep_first,
+                  "keep_last", (json_int_t)a->session.kv_keep_last, "bytes", (json_int_t)info->cache_now_bytes,
+                  "context_bytes", (json_int_t)info->cache_bytes);
+    return json_pack("{s:s, s:I, s:o, s:o, s:s, s:o, s:I, s:o, s:o}", "model", a->model, "prompt_tokens",
                      (json_int_t)g->n_prompt, "text", g->text ? json_stringn(g->text, g->text_bytes) : json_null(),
                      "ids", ids, "stop", tms_stop_name(g->stop), "stop_text", stop, "seed",
-                     (json_int_t)a->g.sampling.seed, "timings", timings);
+                     (json_int_t)a->g.sampling.seed, "timings", timings, "kv", cache);
 }
 
 static void print_ids(const struct tms_generation *g)
@@ -232,8 +250,9 @@ static int generate(struct arguments *a, struct tms_session *session)
     tms_status status = tms_session_generate(session, &a->p, &a->g, &g, &err);
     if (status != TMS_OK) return fail_with(status, &err);
     int code = g.stop == TMS_STOP_CANCELLED ? 130 : 0;
+    tms_session_describe(session, &info); /* the cache has grown */
     if (a->common.json) {
-        int printed = print_json(document(a, &g));
+        int printed = print_json(document(a, &g, &info));
         if (printed) code = printed;
     } else {
         if (!g.text) print_ids(&g);
@@ -243,7 +262,8 @@ static int generate(struct arguments *a, struct tms_session *session)
     }
     if (g.stop == TMS_STOP_CONTEXT && !a->common.quiet)
         fprintf(stderr, "tamis: the context of %s positions is full; --ctx sets another\n", grouped(info.context));
-    if (a->common.verbose || (!a->common.quiet && !a->common.json && isatty(STDERR_FILENO))) show_statistics(a, &g);
+    if (a->common.verbose || (!a->common.quiet && !a->common.json && isatty(STDERR_FILENO)))
+        show_statistics(a, &g, &info);
     tms_generation_free(&g);
     return code;
 }

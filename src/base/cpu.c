@@ -54,6 +54,15 @@ enum tms_cpu tms_cpu_level(void)
     return found;
 }
 
+bool tms_cpu_has_vnni(void)
+{
+#if defined(__x86_64__)
+    return tms_cpu_level() == TMS_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
 enum tms_cpu tms_cpu_force(enum tms_cpu level)
 {
     level = level_up_to(level);

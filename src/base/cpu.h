@@ -6,6 +6,8 @@
 #ifndef TMS_BASE_CPU_H
 #define TMS_BASE_CPU_H
 
+#include <stdbool.h>
+
 enum tms_cpu {
     TMS_CPU_SCALAR,
     TMS_CPU_NEON,   /* what every aarch64 has */
@@ -14,6 +16,8 @@ enum tms_cpu {
 };
 
 enum tms_cpu tms_cpu_level(void);
+/* True if the level is AVX-512 and the machine has its products of bytes (VNNI), too. */
+bool tms_cpu_has_vnni(void);
 
 /* For tests: from now on at most this level. Returns the level that is now in use; never above the machine's own. */
 enum tms_cpu tms_cpu_force(enum tms_cpu level);

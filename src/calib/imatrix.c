@@ -24,6 +24,7 @@
 
 #include "base/file.h"
 #include "base/text.h"
+#include "calib/stats.h"
 #include "file/gguf.h"
 #include "file/sniff.h"
 #include "file/utf8.h"
@@ -370,7 +371,55 @@ static tms_status read_gguf(struct reading *reading, const struct tms_gguf *gguf
     return status;
 }
 
-/* ---- both ---- */
+/* ---- statistics of tamis calibrate ---- */
+
+static tms_status read_stats_entry(struct reading *reading, const struct tms_stats *stats, const char *weight,
+                                   struct tms_error *err)
+{
+    struct tms_imatrix *imatrix = reading->imatrix;
+    struct tms_stats_input in;
+    struct tms_imatrix_entry entry = {0};
+    tms_status status = tms_stats_read(stats, weight, &in, err);
+    if (status != TMS_OK) return status;
+    entry.name = tms_arena_strndup(&imatrix->arena, weight, strlen(weight));
+    entry.n_counts = in.parts;
+    entry.n_values = in.parts * in.cols;
+    float *values = tms_arena_alloc(&imatrix->arena, entry.n_values * sizeof *values);
+    if (!entry.name || !values) status = tms_fail_memory(err, entry.n_values * sizeof *values);
+    for (size_t i = 0; i < entry.n_values && status == TMS_OK; i++) {
+        float count = (float)in.counts[i / in.cols];
+        values[i] = count > 0 ? (float)in.squares[i] / count : 1;
+    }
+    for (size_t i = 0; i < in.parts; i++) entry.n_unseen += in.counts[i] == 0;
+    tms_stats_drop(&in);
+    entry.values = values;
+    if (status == TMS_OK) status = add_entry(reading, &entry, err);
+    if (status == TMS_OK) report_unseen(imatrix, &entry);
+    return status;
+}
+
+static tms_status read_stats(struct reading *reading, const char *path, struct tms_error *err)
+{
+    struct tms_imatrix *imatrix = reading->imatrix;
+    struct tms_stats *stats = NULL;
+    const char *name, *data;
+    json_t *input;
+    tms_status status = tms_stats_open(&stats, path, err);
+    if (status != TMS_OK) return status;
+    data = json_string_value(json_object_get(stats->about, "data"));
+    if (data) imatrix->dataset = tms_arena_strndup(&imatrix->arena, data, strlen(data));
+    json_int_t n_chunks = json_integer_value(json_object_get(stats->about, "sequences"));
+    imatrix->n_chunks = n_chunks > INT32_MAX ? 0 : (int32_t)n_chunks;
+    json_object_foreach(json_object_get(stats->about, "weights"), name,
+                        input) if (status == TMS_OK && takes(reading, name)) status =
+        read_stats_entry(reading, stats, name, err);
+    if (reading->last_seen)
+        reading->last_seen = tms_arena_strndup(&imatrix->arena, reading->last_seen, strlen(reading->last_seen));
+    tms_stats_close(stats);
+    return status;
+}
+
+/* ---- all three ---- */
 
 static int compare_names(const void *a, const void *b)
 {
@@ -426,6 +475,8 @@ tms_status tms_imatrix_open(struct tms_imatrix **out, const char *path, const st
     if (memcmp(magic, "GGUF", sizeof magic) == 0) {
         status = tms_gguf_open(&gguf, path, err);
         if (status == TMS_OK) status = read_gguf(&reading, gguf, err);
+    } else if (tms_is_stats(&dat.file)) {
+        status = read_stats(&reading, path, err);
     } else {
         status = read_dat(&reading, &dat, err);
     }

@@ -1,7 +1,12 @@
 /* Causal attention over the cache, without a matrix of scores: keys come in blocks of 64, scores of a block are made,
  * and the running maximum, sum and weighted values of each query are corrected (Milakov and Gimelshein 2018; Dao et al.
- * 2022). Blocks begin at positions that are multiples of 64, and a block that a query does not see changes nothing, so
- * a query's result does not depend on which others are computed with it. */
+ * 2022). Quantized keys are decoded block by block, for all queries that look at them together; no more than that is
+ * ever there in f32.
+ *
+ * Positions are cut into segments of 1024. A query's result is put together from those of its segments, each computed
+ * from nothing, in their order; so threads can share the segments of one query when a text is long, and bits stay the
+ * same. Blocks begin at positions that are multiples of 64, and a block that a query does not see changes nothing, so a
+ * query's result does not depend on which others are computed with it either. */
 #ifndef TMS_ENGINE_ATTENTION_H
 #define TMS_ENGINE_ATTENTION_H
 

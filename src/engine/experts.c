@@ -177,11 +177,12 @@ static tms_status multiply(const struct tms_pass *p, size_t which, const struct 
                                    parts[i].x_stride, n, w->cols, err);
         }
         if (status == TMS_OK && alone && n_jobs) {
-            status = tms_linear_run(net->pool, net->jobs, n_jobs, net->scratch, err);
+            status = tms_linear_run(net->pool, net->jobs, n_jobs, net->scratch, tms_net_fast(net), err);
             n_jobs = 0;
         }
     }
-    if (status == TMS_OK && n_jobs) status = tms_linear_run(net->pool, net->jobs, n_jobs, net->scratch, err);
+    if (status == TMS_OK && n_jobs)
+        status = tms_linear_run(net->pool, net->jobs, n_jobs, net->scratch, tms_net_fast(net), err);
     return status;
 }
 

@@ -124,6 +124,7 @@ void tms_net_free_memory(struct tms_net *net)
 {
     free(net->memory);
     free(net->scratch);
+    tms_linear_fast_free(&net->fast);
     free_routes(net);
     for (size_t i = 0; i < 2; i++) {
         free(net->angles[i].frequencies);
@@ -276,12 +277,10 @@ static void turn_and_store(const struct tms_pass *p, size_t row)
     }
 }
 
-void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, const float *key, const float *value)
+void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, float *key, float *value)
 {
-    struct tms_cache *cache = p->cache;
     size_t seq = p->first_seq + row / p->n, position = p->start + row % p->n;
-    cache->codec->encode(key, tms_cache_key(cache, p->cache_layer, seq, kv_head, position), cache->key_dim);
-    cache->codec->encode(value, tms_cache_value(cache, p->cache_layer, seq, kv_head, position), cache->value_dim);
+    tms_cache_store(p->cache, tms_cache_head(p->cache, p->cache_layer, seq, kv_head), position, key, value);
 }
 
 void tms_pass_activate(const struct tms_pass *p, const float *gate, float *up, size_t n)
@@ -327,7 +326,7 @@ tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_
         tms_status status = tms_pass_tell(p, which, -1, x, x_stride, n, w->cols, err);
         if (status != TMS_OK) return status;
     }
-    return tms_linear_run(net->pool, jobs, n_products, net->scratch, err);
+    return tms_linear_run(net->pool, jobs, n_products, net->scratch, tms_net_fast(net), err);
 }
 
 tms_status tms_pass_attention(const struct tms_pass *p, const float *q, size_t q_stride, size_t q_head, float *out,
@@ -437,9 +436,6 @@ tms_status tms_net_layers(struct tms_net *net, uint64_t first, uint64_t n_layers
     if (batch->n == 0 || batch->n_seqs == 0) return TMS_OK;
     size_t seqs = room / n;
     if (seqs > batch->n_seqs) seqs = batch->n_seqs;
-    if (batch->start + batch->n > cache->capacity || batch->n_seqs > cache->n_seqs)
-        return tms_fail(err, TMS_EUSAGE, "the cache has room for %zu positions of %zu sequences, not for %zu of %zu",
-                        cache->capacity, cache->n_seqs, batch->start + batch->n, batch->n_seqs);
     tms_status status = make_room(net, n * seqs, err);
     if (status == TMS_OK) status = make_angles(net, false, batch, err);
     if (status == TMS_OK && two) status = make_angles(net, true, batch, err);
@@ -451,7 +447,7 @@ tms_status tms_net_layers(struct tms_net *net, uint64_t first, uint64_t n_layers
                                         .layer = &net->layers[l],
                                         .layer_number = l,
                                         .cache = cache,
-                                        .cache_layer = cache->n_layers == 1 ? 0 : (size_t)l,
+                                        .cache_layer = cache->shape.n_layers == 1 ? 0 : (size_t)l,
                                         .first_seq = seq,
                                         .n_seqs = batch->n_seqs - seq < seqs ? batch->n_seqs - seq : seqs,
                                         .n = batch->n - at < n ? batch->n - at : n,
@@ -460,7 +456,8 @@ tms_status tms_net_layers(struct tms_net *net, uint64_t first, uint64_t n_layers
                                         .sines = angles->sines + at * half,
                                         .hidden = hidden + (seq * batch->n + at) * stride,
                                         .seq_tokens = batch->n};
-                status = run_layer(&pass, err);
+                status = tms_cache_begin(cache, seq + pass.n_seqs, pass.start, pass.n, err);
+                if (status == TMS_OK) status = run_layer(&pass, err);
             }
     return status;
 }

@@ -81,9 +81,16 @@ static tms_status show_rest(struct answer *a, struct tms_error *err)
     return tell(a, err);
 }
 
+static bool is_end(const struct answer *a, int32_t id)
+{
+    for (size_t i = 0; i < a->o->n_ends; i++)
+        if (a->o->ends[i] == id) return true;
+    return !a->o->ignore_end && a->tokenizer && tms_tokenizer_is_end(a->tokenizer, id);
+}
+
 static tms_status take(struct answer *a, int32_t id, struct tms_error *err)
 {
-    if (!a->o->ignore_end && a->tokenizer && tms_tokenizer_is_end(a->tokenizer, id)) {
+    if (is_end(a, id)) {
         end(a, TMS_STOP_END);
         return TMS_OK;
     }
@@ -120,7 +127,7 @@ static size_t shared_beginning(const struct tms_session *s, const int32_t *ids, 
 {
     size_t shared = 0;
     while (shared < s->n_held && shared + 1 < n && s->ids[shared] == ids[shared]) shared++;
-    return shared;
+    return shared < s->n_held ? tms_cache_rewind(s->cache, shared) : shared;
 }
 
 static tms_status answer(struct answer *a, const int32_t *ids, size_t n, struct tms_error *err)

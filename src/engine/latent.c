@@ -126,6 +126,8 @@ tms_status tms_latent_attend(const struct tms_pass *p, struct tms_error *err)
     if (status == TMS_OK) status = tms_pool_run(net->pool, (size_t)c->n_heads, absorb_job, &pass, err);
     if (status == TMS_OK) status = tms_pass_rows(p, turn_and_store, err);
     if (status == TMS_OK)
+        status = tms_pass_tell(p, TMS_LINEAR_KV_B, -1, net->k, w.k, p->n_seqs * p->n, c->latent.kv_rank, err);
+    if (status == TMS_OK)
         status = tms_pass_attention(p, net->absorbed, w.absorbed, w.absorbed_head, net->weighted, w.weighted,
                                     w.weighted_head, err);
     if (status == TMS_OK) status = tms_pool_run(net->pool, (size_t)c->n_heads, value_job, &pass, err);

@@ -101,8 +101,8 @@ static tms_status all_layers(struct writing *w, struct tms_error *err)
     struct tms_cache *cache = NULL;
     tms_status status = tms_net_embed(w->s->net, w->ids, w->n, w->hidden, err);
     if (status == TMS_OK) status = put_states(w, 0, w->hidden, err);
-    if (status == TMS_OK)
-        status = tms_cache_create(&cache, w->s->kv, 1, 1, info->n_kv_heads, w->n, info->key_dim, info->value_dim, err);
+    const struct tms_cache_shape shape = tms_net_cache(info, 1, 1, w->n, TMS_SESSION_PASS);
+    if (status == TMS_OK) status = tms_cache_create(&cache, &w->s->kv, &shape, err);
     for (uint64_t i = 0; i < info->n_layers && status == TMS_OK; i++) status = one_layer(w, i, cache, err);
     if (cache) tms_cache_free(cache);
     return status;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <xxhash.h>
 
 #include "engine/net_parts.h"
 #include "model/metadata.h"
@@ -421,6 +422,48 @@ uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i)
     return stored_bytes(net, &net->layers[i], true);
 }
 
+/* ---- matrices, for those who change them ---- */
+
+bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struct tms_net_matrix *out)
+{
+    const struct tms_weight *w;
+    while ((w = weight_at(net, &net->layers[layer], *at)) && !w->tensor) ++*at;
+    if (!w) return false;
+    size_t expert = *at < TMS_LINEARS ? 0 : *at - TMS_LINEARS, n = (size_t)net->config.experts.n;
+    *out = (struct tms_net_matrix){
+        .tensor = w->tensor, .expert = -1, .first_row = w->first_row, .rows = w->rows, .cols = w->cols};
+    if (*at < TMS_LINEARS) {
+        out->linear = (enum tms_linear)*at;
+    } else {
+        out->linear = (enum tms_linear)(TMS_LINEAR_EXPERT_GATE + expert / n);
+        out->expert = (int)(expert % n);
+    }
+    ++*at;
+    return true;
+}
+
+void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out)
+{
+    const struct tms_weight *w = weight_at(net, &net->layers[layer], at - 1);
+    float piece[TMS_DOT_PIECE + 16];
+    for (uint64_t r = 0; r < n; r++)
+        for (uint64_t col = 0; col < w->cols; col += TMS_DOT_PIECE) {
+            uint64_t n_cols = w->cols - col < TMS_DOT_PIECE ? w->cols - col : TMS_DOT_PIECE;
+            tms_weight_tile(w, first + r, 1, col, n_cols, piece, TMS_DOT_PIECE);
+            memcpy(out + r * w->cols + col, piece, n_cols * sizeof *out);
+        }
+}
+
+void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made, const uint8_t *rows)
+{
+    struct tms_weight *w = weight_at(net, &net->layers[layer], at - 1);
+    if (!w->replaced) w->stored = w->tensor, w->stored_row = w->first_row;
+    w->replaced = true;
+    w->tensor = made;
+    w->first_row = 0;
+    w->data = rows;
+}
+
 /* ---- opening ---- */
 
 tms_status tms_net_open(struct tms_net **out, const struct tms_source *source, struct tms_pool *pool,
@@ -486,12 +529,70 @@ void tms_net_describe(const struct tms_net *net, struct tms_net_info *info)
                                   .n_kv_heads = c->latent.kv_rank ? 1 : c->n_kv_heads,
                                   .key_dim = c->latent.kv_rank ? c->latent.kv_rank + c->latent.rope : c->head_dim,
                                   .value_dim = c->latent.kv_rank ? c->latent.kv_rank : c->head_dim,
+                                  .latent = c->latent.kv_rank != 0,
                                   .n_experts = c->experts.n,
                                   .n_experts_used = c->experts.used,
                                   .turns_again = c->rope.kind != TMS_ROPE_LONGROPE ? UINT64_MAX
                                                  : c->rope.original_context        ? c->rope.original_context
                                                                                    : c->context,
                                   .stride = tms_net_stride(net)};
+}
+
+/* Whether a row of `places` says where the linear layer's weight is. */
+static bool is_place_of(const struct tms_net *net, size_t place, enum tms_linear linear)
+{
+    switch (places[place].kind) {
+    case LINEAR: return places[place].which == (int)linear;
+    case EXPERT: return (int)TMS_LINEAR_EXPERT_GATE + places[place].which == (int)linear;
+    case FUSED_QKV: return linear == TMS_LINEAR_Q || linear == TMS_LINEAR_K || linear == TMS_LINEAR_V;
+    case EMBEDDING: return linear == TMS_LINEAR_HEAD && net->config.tied;
+    case FUSED_GATE_UP: return linear == TMS_LINEAR_GATE || linear == TMS_LINEAR_UP;
+    default: return false;
+    }
+}
+
+bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
+                         size_t size)
+{
+    static const char ending[] = ".weight";
+    const struct tms_config *c = &net->config;
+    int layer = i < c->n_layers ? (int)i : -1;
+    for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
+        char name[128];
+        int of_layer, expert;
+        if (!is_place_of(net, k, linear)) continue;
+        tms_arch_name(name, sizeof name, places[k].hf, layer, 0);
+        const struct tms_arch_tensor *row = tms_arch_explain(net->source->arch, name, &of_layer, &expert);
+        if (!row || of_layer != layer || !tms_arch_has(net->source->arch, c, row, layer)) continue;
+        if (gguf && !row->gguf) return false;
+        if (gguf) {
+            tms_arch_name(out, size, row->gguf, layer, -1);
+            return true;
+        }
+        const char *experts = strstr(name, "experts.0.");
+        size_t n = strlen(name) - (sizeof ending - 1);
+        if (expert >= 0 && experts)
+            snprintf(out, size, "%.*s%.*s", (int)(experts + 8 - name), name, (int)(name + n - (experts + 10)),
+                     experts + 10);
+        else
+            snprintf(out, size, "%.*s", (int)n, name);
+        return true;
+    }
+    return false;
+}
+
+uint64_t tms_net_fingerprint(const struct tms_net *net)
+{
+    const struct tms_config *c = &net->config;
+    const uint64_t numbers[] = {c->n_layers,       c->hidden,         c->ffn,          c->n_heads,      c->n_kv_heads,
+                                c->head_dim,       c->vocab,          c->experts.n,    c->experts.used, c->experts.ffn,
+                                c->experts.shared, c->latent.kv_rank, c->latent.q_rank};
+    uint64_t hash = XXH3_64bits(numbers, sizeof numbers);
+    for (uint64_t l = 0; l <= c->n_layers; l++) {
+        const float *norm = net->layers[l].vectors[TMS_VECTOR_FFN_NORM];
+        hash = XXH3_64bits_withSeed(norm, (size_t)c->hidden * sizeof *norm, hash);
+    }
+    return hash;
 }
 
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx)

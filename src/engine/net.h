@@ -43,9 +43,9 @@ enum tms_linear {
     TMS_LINEAR_EXPERT_DOWN,
 };
 
-/* Sees x [n][stride], the input of a linear layer (its first `cols` columns; the rest are zeros). Layers that share
- * their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but for
- * experts, which see only the tokens that are routed to them. */
+/* Sees x [n][stride], the input of a linear layer: `cols` columns; what lies behind them is of no meaning. Layers that
+ * share their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but
+ * for experts, which see only the tokens that are routed to them. */
 struct tms_tap {
     uint64_t layer;
     enum tms_linear linear;
@@ -69,6 +69,7 @@ struct tms_routing {
 typedef void (*tms_routing_fn)(void *ctx, const struct tms_routing *routing);
 
 struct tms_net_options {
+    bool fast;           /* inputs of linear layers are rounded to 8 bits (linear.h) */
     bool bounded;        /* weights are read into memory by tms_net_hold, instead of mapped files */
     double int8_outlier; /* LLM.int8: activations from this magnitude on keep their precision, the others are rounded to
                           * 8 bits (6.0 is usual); 0: int8 weights are decoded like all others */
@@ -78,6 +79,7 @@ struct tms_net_options {
 struct tms_net_info {
     uint64_t n_layers, hidden, vocab, context;
     uint64_t n_kv_heads, key_dim, value_dim; /* of the cache */
+    bool latent;                             /* of the cache: values are the beginnings of their keys */
     uint64_t n_experts, n_experts_used;      /* 0: no mixture */
     uint64_t turns_again; /* beyond so many positions all of them turn otherwise (longrope); UINT64_MAX: never */
     size_t
@@ -92,6 +94,45 @@ void tms_net_close(struct tms_net *net);
 void tms_net_describe(const struct tms_net *net, struct tms_net_info *info);
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx);
 void tms_net_watch_routing(struct tms_net *net, tms_routing_fn routing, void *ctx);
+
+/* A cache for passes of at most `pass` tokens. n_layers: all, or 1 to serve them in turn. */
+static inline struct tms_cache_shape tms_net_cache(const struct tms_net_info *info, uint64_t n_layers, size_t n_seqs,
+                                                   size_t capacity, size_t pass)
+{
+    return (struct tms_cache_shape){.n_layers = (size_t)n_layers,
+                                    .n_seqs = n_seqs,
+                                    .n_heads = (size_t)info->n_kv_heads,
+                                    .capacity = capacity,
+                                    .key_dim = (size_t)info->key_dim,
+                                    .value_dim = (size_t)info->value_dim,
+                                    .latent = info->latent,
+                                    .pass = pass};
+}
+
+/* The name of a linear layer's weight (of all experts', for theirs): as folders have it, without ".weight" and with
+ * "experts" for "experts.N", or as GGUF files have it. False if layer i (n_layers: the head) has no such weight. */
+bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear linear, bool gguf, char *out,
+                         size_t size);
+/* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
+ * from it, another one for models of other training. */
+uint64_t tms_net_fingerprint(const struct tms_net *net);
+
+/* A matrix of a layer: part of a stored tensor where linear layers are fused or experts stacked. */
+struct tms_net_matrix {
+    const struct tms_tensor *tensor;
+    enum tms_linear linear;
+    int expert; /* -1: none */
+    uint64_t first_row, rows, cols;
+};
+/* Matrix *at of a layer, those of one tensor after each other; *at becomes that of the next one. Begin with 0; false
+ * when there are no more. */
+bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struct tms_net_matrix *out);
+/* Decodes rows [first, first + n) of matrix `at` (as it came from tms_net_matrix) of a held layer to out [n][cols]. */
+void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out);
+/* From now on, until it is dropped, a held layer computes with `rows`, stored as `made` says (a plain type), instead of
+ * matrix `at`. Both are borrowed. */
+void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made,
+                     const uint8_t *rows);
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);

@@ -78,6 +78,7 @@ struct tms_net {
     int32_t *chosen;                 /* [tokens][used]: experts */
     size_t *places;                  /* [tokens * used]: where a token's row for its i-th expert went */
     size_t *firsts;                  /* [experts + 1]: where an expert's rows begin */
+    struct tms_linear_fast fast;     /* of the fast mode */
     struct tms_linear_job *jobs;     /* [2 * experts] */
     float *scratch;                  /* of the workers of linear.c, then of attention.c */
     struct tms_net_angles angles[2]; /* of all layers; of those with a window, if they turn otherwise (Gemma 3) */
@@ -93,6 +94,12 @@ struct tms_net_widths tms_net_widths(const struct tms_config *config);
 static inline size_t tms_net_stride(const struct tms_net *net)
 {
     return tms_row_stride((size_t)net->config.hidden);
+}
+
+/* For tms_linear_run: NULL unless the net is a fast one. */
+static inline struct tms_linear_fast *tms_net_fast(struct tms_net *net)
+{
+    return net->options.fast ? &net->fast : NULL;
 }
 
 /* A pass through one layer: n tokens of each of n_seqs sequences, from first_seq of the cache on; positions begin at
@@ -120,7 +127,7 @@ tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_
 tms_status tms_pass_tell(const struct tms_pass *p, enum tms_linear linear, int expert, const float *x, size_t stride,
                          size_t n, uint64_t cols, struct tms_error *err);
 /* Puts a token's key and value into the cache. */
-void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, const float *key, const float *value);
+void tms_pass_store(const struct tms_pass *p, size_t row, size_t kv_head, float *key, float *value);
 /* Runs fn for each token of the pass, by all threads. */
 typedef void (*tms_row_fn)(const struct tms_pass *p, size_t row);
 tms_status tms_pass_rows(const struct tms_pass *p, tms_row_fn fn, struct tms_error *err);

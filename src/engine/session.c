@@ -22,8 +22,11 @@ static tms_status describe(struct tms_session *s, const struct tms_session_optio
     a->n_layers = s->info.n_layers;
     a->hidden = s->info.hidden;
     for (uint64_t i = 0; i <= s->info.n_layers; i++) a->weight_bytes += tms_net_layer_bytes(s->net, i);
-    a->cache_bytes = tms_cache_bytes(s->kv, s->info.n_layers, 1, s->info.n_kv_heads, (size_t)a->context,
-                                     s->info.key_dim, s->info.value_dim);
+    const struct tms_cache_shape shape =
+        tms_net_cache(&s->info, s->info.n_layers, 1, (size_t)a->context, TMS_SESSION_PASS);
+    tms_status status = tms_cache_check(&s->kv, &shape, s->source->path, err);
+    if (status != TMS_OK) return status;
+    a->cache_bytes = tms_cache_bytes(&s->kv, &shape);
     if (o->warning && a->model_context && a->context > a->model_context) {
         char line[256];
         snprintf(line, sizeof line, "a context of %" PRIu64 " positions; the model was made for %" PRIu64, a->context,
@@ -39,10 +42,13 @@ static tms_status describe(struct tms_session *s, const struct tms_session_optio
 tms_status tms_session_open(struct tms_session **out, const char *model, const struct tms_session_options *options,
                             struct tms_error *err)
 {
-    const struct tms_net_options net = {.int8_outlier = options->llm_int8 ? 6.0 : 0}; /* 6.0: Dettmers et al. 2022 */
+    const struct tms_net_options net = {.fast = options->fast,
+                                        .int8_outlier = options->llm_int8 ? 6.0 : 0}; /* 6.0: Dettmers et al. 2022 */
     struct tms_session *s = calloc(1, sizeof *s);
     if (!s) return tms_fail_memory(err, sizeof *s);
-    tms_status status = tms_cache_type(options->kv ? options->kv : "f32", &s->kv, err);
+    s->kv.keep_first = (size_t)options->kv_keep_first;
+    s->kv.keep_last = (size_t)options->kv_keep_last;
+    tms_status status = tms_cache_type(options->kv ? options->kv : "f32", &s->kv.type, err);
     if (status == TMS_OK) status = tms_source_open(&s->source, model, NULL, NULL, err);
     if (status == TMS_OK && s->source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
@@ -73,6 +79,7 @@ void tms_session_close(struct tms_session *s)
 void tms_session_describe(const struct tms_session *s, struct tms_session_info *info)
 {
     *info = s->about;
+    info->cache_now_bytes = s->cache ? s->cache->bytes : 0;
 }
 
 /* ---- prompts --------------------------------------------------------------------------------------------------- */
@@ -145,36 +152,18 @@ tms_status tms_session_prompt(struct tms_session *s, const struct tms_prompt *pr
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
-/* Copies the first n positions of every head. */
-static void copy_positions(struct tms_cache *to, const struct tms_cache *from, size_t n)
-{
-    for (size_t layer = 0; layer < from->n_layers; layer++)
-        for (size_t head = 0; head < from->n_heads; head++) {
-            memcpy(tms_cache_key(to, layer, 0, head, 0), tms_cache_key(from, layer, 0, head, 0), n * from->key_bytes);
-            memcpy(tms_cache_value(to, layer, 0, head, 0), tms_cache_value(from, layer, 0, head, 0),
-                   n * from->value_bytes);
-        }
-}
-
 /* Makes room for `need` positions. */
 static tms_status make_room(struct tms_session *s, size_t need, size_t expected, struct tms_error *err)
 {
-    size_t have = s->cache ? s->cache->capacity : 0, limit = (size_t)s->about.context;
+    size_t have = s->cache ? s->cache->shape.capacity : 0, limit = (size_t)s->about.context;
     if (need <= have) return TMS_OK;
     size_t capacity = have * 2 > FIRST_CAPACITY ? have * 2 : FIRST_CAPACITY;
     if (capacity < expected) capacity = expected;
     if (capacity < need) capacity = need;
     if (capacity > limit) capacity = limit;
-    struct tms_cache *larger = NULL;
-    tms_status status = tms_cache_create(&larger, s->kv, s->info.n_layers, 1, s->info.n_kv_heads, capacity,
-                                         s->info.key_dim, s->info.value_dim, err);
-    if (status != TMS_OK) return status;
-    if (s->cache) {
-        copy_positions(larger, s->cache, s->n_held);
-        tms_cache_free(s->cache);
-    }
-    s->cache = larger;
-    return TMS_OK;
+    const struct tms_cache_shape shape = tms_net_cache(&s->info, s->info.n_layers, 1, capacity, TMS_SESSION_PASS);
+    return s->cache ? tms_cache_grow(&s->cache, capacity, s->n_held, err)
+                    : tms_cache_create(&s->cache, &s->kv, &shape, err);
 }
 
 tms_status tms_session_read(struct tms_session *s, size_t keep, const int32_t *ids, size_t n, size_t expected,

@@ -16,7 +16,7 @@ struct tms_session {
     struct tms_net *net;
     struct tms_net_info info;
     struct tms_session_info about;
-    enum tms_type kv;
+    struct tms_cache_options kv;
     /* the text that was read: its ids; keys and values of the first n_held of them are in the cache */
     struct tms_cache *cache; /* NULL at first; grows with the text */
     int32_t *ids;

@@ -1,12 +1,10 @@
 /* See subjects.h. */
 #include "eval/subjects.h"
 
-#include <malloc.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/resident.h"
 
 /* Pages of the program, of threads and of small allocations that are touched for the first time on the way. */
 enum { RESERVE = 1 << 20 };
@@ -19,8 +17,12 @@ tms_status tms_subjects_open(struct tms_subjects *s, const char *model, const st
     s->paths[0] = model;
     s->paths[1] = options->base;
     s->n_models = options->base ? 2 : 1;
-    tms_status status = tms_cache_type(options->cache ? options->cache : "f32", &s->cache, err);
-    s->weights_alone = s->cache == TMS_F32 && options->int8_outlier == 0;
+    s->caches[0].keep_first = (size_t)options->cache_keep_first;
+    s->caches[0].keep_last = (size_t)options->cache_keep_last;
+    s->caches[1] = tms_cache_exact();
+    tms_status status = tms_cache_type(options->cache ? options->cache : "f32", &s->caches[0].type, err);
+    s->weights_alone =
+        status == TMS_OK && s->caches[0].type == s->caches[1].type && options->int8_outlier == 0 && !options->fast;
     for (size_t m = 0; m < s->n_models && status == TMS_OK; m++) {
         status = tms_source_open(&s->sources[m], s->paths[m], NULL, NULL, err);
         if (status == TMS_OK && s->sources[m]->kind == TMS_SOURCE_CONFIG)
@@ -96,29 +98,12 @@ int32_t tms_subjects_bos(const struct tms_subjects *s)
     return t && !s->options->no_bos && tms_tokenizer_add_bos(t) ? tms_tokenizer_bos(t) : -1;
 }
 
-/* Bytes of memory that this process holds. */
-static uint64_t resident_bytes(void)
-{
-    unsigned long long pages = 0, all;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f) return 0;
-    if (fscanf(f, "%llu %llu", &all, &pages) != 2) pages = 0;
-    fclose(f);
-    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-/* From now on what is freed goes back to the system: layers come and go, and glibc would keep them. */
-static void give_memory_back(void)
-{
-    mallopt(M_MMAP_THRESHOLD, 128 << 10); /* its first value, which glibc would raise with what is freed */
-    malloc_trim(0);
-}
-
 static tms_status open_nets(struct tms_subjects *s, struct tms_error *err)
 {
-    const struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
+    struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
     uint64_t vocab = 0;
     for (size_t m = 0; m < s->n_models; m++) {
+        o.fast = s->options->fast && m == 0;
         struct tms_net_info info;
         tms_status status = tms_net_open(&s->nets[m], s->sources[m], s->pool, &o, err);
         if (status != TMS_OK) return status;
@@ -132,7 +117,7 @@ static tms_status open_nets(struct tms_subjects *s, struct tms_error *err)
 }
 
 /* The engine would find ids out of range only when it gets to them. */
-static tms_status check_sequences(const struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
+static tms_status check_sequences(struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
                                   size_t n, struct tms_error *err)
 {
     struct tms_net_info info;
@@ -154,7 +139,10 @@ static tms_status check_sequences(const struct tms_subjects *s, const char *name
                         (unsigned long long)info.context, name, longest);
         s->options->warning(s->options->warning_ctx, line.message);
     }
-    return TMS_OK;
+    tms_net_describe(s->nets[0], &info);
+    const struct tms_cache_shape shape = tms_net_cache(&info, info.n_layers, 1, longest, 1);
+    s->cache_bytes = tms_cache_bytes(&s->caches[0], &shape);
+    return tms_cache_check(&s->caches[0], &shape, s->paths[0], err);
 }
 
 tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const struct tms_sequence *sequences,
@@ -164,7 +152,7 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
     double start = tms_seconds();
     struct tms_walk_plan plan = {0};
     close_tokenizers(s);
-    if (s->options->ram) give_memory_back();
+    if (s->options->ram) tms_give_memory_back();
     tms_status status = open_nets(s, err);
     if (status == TMS_OK) status = check_sequences(s, name, sequences, n_sequences, err);
     if (status != TMS_OK) return status;
@@ -172,7 +160,7 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
                             .n_nets = s->n_models,
                             .nets = {s->nets[0], s->nets[1]},
                             .names = {s->paths[0], s->paths[1]},
-                            .cache = s->cache,
+                            .caches = {s->caches[0], s->caches[1]},
                             .n_sequences = n_sequences,
                             .sequences = sequences,
                             .sequence_name = name,
@@ -181,7 +169,8 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
                             .ram = s->options->ram,
                             .progress = s->options->progress,
                             .progress_ctx = s->options->progress_ctx};
-    if (walk.ram) walk.resident = resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
+    if (walk.ram)
+        walk.resident = tms_resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
     status = tms_walk_plan(&plan, &walk, err);
     s->by_layer = plan.by_layer;
     s->planned_bytes = plan.bytes;

@@ -13,11 +13,12 @@ struct tms_subjects {
     struct tms_tokenizer *tokenizers[2]; /* NULL where a model has none */
     struct tms_pool *pool;
     struct tms_net *nets[2];
-    enum tms_type cache;
+    struct tms_cache_options caches[2]; /* of the model, of the base */
     bool weights_alone;
     /* of the run */
     bool by_layer;
     uint64_t planned_bytes;
+    uint64_t cache_bytes; /* of the model with its longest sequence */
     double seconds;
 };
 

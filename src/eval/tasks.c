@@ -248,6 +248,7 @@ tms_status tms_evaluate_tasks(const char *model, const char *path, const struct 
     if (status == TMS_OK) {
         judge(&t, &r->result);
         r->result.weights_alone = t.subjects.weights_alone;
+        r->result.cache_bytes = t.subjects.cache_bytes;
         r->result.by_layer = t.subjects.by_layer;
         r->result.planned_bytes = options->ram ? t.subjects.planned_bytes : 0;
         r->result.seconds = tms_seconds() - start;

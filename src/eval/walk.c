@@ -242,9 +242,8 @@ static tms_status make_room(struct run *r, struct tms_error *err)
         if (!r->logits[m]) return tms_fail_memory(err, p->n_logits * info->vocab * sizeof(float));
         status = tms_hidden_create(&r->hidden[m], p->by_layer ? p->n_rows : p->max_rows, p->max_rows, info->stride,
                                    p->on_disk, err);
-        if (status == TMS_OK)
-            status = tms_cache_create(&r->cache[m], w->cache, 1, p->max_sequences, (size_t)info->n_kv_heads,
-                                      p->max_length, (size_t)info->key_dim, (size_t)info->value_dim, err);
+        const struct tms_cache_shape shape = tms_walk_cache(p, info);
+        if (status == TMS_OK) status = tms_cache_create(&r->cache[m], &w->caches[m], &shape, err);
     }
     return status;
 }

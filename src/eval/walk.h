@@ -25,7 +25,7 @@ struct tms_walk {
     size_t n_nets; /* 1, or 2 with a base behind the model */
     struct tms_net *nets[2];
     const char *names[2]; /* for messages */
-    enum tms_type cache;
+    struct tms_cache_options caches[2];
     size_t n_sequences;
     const struct tms_sequence *sequences;
     const char *sequence_name;      /* "window", for messages */
@@ -59,6 +59,7 @@ struct tms_walk_plan {
 /* TMS_EINPUT if the limit is too low, with a line that says the least that would do. */
 tms_status tms_walk_plan(struct tms_walk_plan *out, const struct tms_walk *walk, struct tms_error *err);
 void tms_walk_plan_free(struct tms_walk_plan *plan);
+struct tms_cache_shape tms_walk_cache(const struct tms_walk_plan *plan, const struct tms_net_info *info);
 tms_status tms_walk_run(const struct tms_walk *walk, const struct tms_walk_plan *plan, struct tms_error *err);
 
 #endif

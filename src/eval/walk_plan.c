@@ -40,6 +40,12 @@ static tms_status make_groups(struct tms_walk_plan *plan, const struct tms_walk 
     return TMS_OK;
 }
 
+/* One layer's, in turn, of the largest group. */
+struct tms_cache_shape tms_walk_cache(const struct tms_walk_plan *p, const struct tms_net_info *info)
+{
+    return tms_net_cache(info, 1, p->max_sequences, p->max_length, p->max_length);
+}
+
 /* Bytes of the plan but the layers held together (by layer: with the largest one). */
 static uint64_t bytes_of(const struct tms_walk_plan *p, const struct tms_walk *w, uint64_t *largest_layer)
 {
@@ -53,8 +59,8 @@ static uint64_t bytes_of(const struct tms_walk_plan *p, const struct tms_walk *w
             if (bytes > largest) largest = bytes;
         }
         heads += tms_net_layer_bytes(w->nets[m], info.n_layers);
-        uint64_t cache = tms_cache_bytes(w->cache, 1, p->max_sequences, (size_t)info.n_kv_heads, p->max_length,
-                                         (size_t)info.key_dim, (size_t)info.value_dim);
+        const struct tms_cache_shape shape = tms_walk_cache(p, &info);
+        uint64_t cache = tms_cache_bytes(&w->caches[m], &shape);
         if (cache > caches) caches = cache;
         logits += (uint64_t)p->n_logits * info.vocab * sizeof(float);
         working += tms_net_working_bytes(w->nets[m], p->max_rows);

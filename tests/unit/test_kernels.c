@@ -1,11 +1,10 @@
-/* The arithmetic under the engine: dot products, exponentials, attention, rotation. */
+/* The arithmetic under the engine: dot products, exponentials, rotation. */
 #include "support.h"
 
 #include <float.h>
 #include <math.h>
 
 #include "base/cpu.h"
-#include "engine/attention.h"
 #include "engine/kernels/dots.h"
 #include "engine/kernels/vector.h"
 #include "engine/linear.h"
@@ -123,99 +122,30 @@ static void exponentials_are_within_two_units_in_the_last_place(void **state)
     tms_cpu_force(TMS_CPU_AVX512);
 }
 
-struct attention_case {
-    size_t n_heads, n_kv, d, n_seqs, n, start, window;
-    enum tms_type type;
-};
-
-static const struct attention_case attention_cases[] = {{4, 2, 32, 1, 150, 0, 0, TMS_F32},
-                                                        {4, 2, 32, 2, 70, 0, 33, TMS_F32},
-                                                        {3, 1, 20, 1, 9, 60, 0, TMS_F32},
-                                                        {8, 8, 64, 1, 1, 200, 0, TMS_F32},
-                                                        {6, 2, 80, 1, 64, 64, 100, TMS_F16}};
-
-/* softmax(q kT * scale) v in f64, a query at a time, from the values that the cache holds. */
-static void reference_attention(const struct attention_case *c, const struct tms_cache *cache, const float *q,
-                                double *out)
-{
-    size_t total = c->start + c->n;
-    float *key = malloc(c->d * sizeof *key), *value = malloc(c->d * sizeof *value);
-    double *score = malloc(total * sizeof *score);
-    for (size_t row = 0; row < c->n_seqs * c->n; row++)
-        for (size_t h = 0; h < c->n_heads; h++) {
-            size_t seq = row / c->n, position = c->start + row % c->n, kv = h / (c->n_heads / c->n_kv);
-            size_t first = c->window && position + 1 > c->window ? position + 1 - c->window : 0;
-            double top = -INFINITY, sum = 0, *o = out + (row * c->n_heads + h) * c->d;
-            for (size_t p = first; p <= position; p++) {
-                cache->codec->decode(tms_cache_key(cache, 0, seq, kv, p), key, c->d);
-                score[p] = 0;
-                for (size_t i = 0; i < c->d; i++)
-                    score[p] += (double)q[(row * c->n_heads + h) * c->d + i] * (double)key[i];
-                score[p] *= 0.25;
-                top = score[p] > top ? score[p] : top;
-            }
-            for (size_t i = 0; i < c->d; i++) o[i] = 0;
-            for (size_t p = first; p <= position; p++) {
-                double weight = exp(score[p] - top);
-                sum += weight;
-                cache->codec->decode(tms_cache_value(cache, 0, seq, kv, p), value, c->d);
-                for (size_t i = 0; i < c->d; i++) o[i] += weight * (double)value[i];
-            }
-            for (size_t i = 0; i < c->d; i++) o[i] /= sum;
-        }
-    free(key), free(value), free(score);
-}
-
-static void attention_is_the_softmax_of_all_scores(void **state)
+static void turning_by_hadamard_is_its_own_inverse_at_every_level(void **state)
 {
     (void)state;
-    uint64_t seed = 4;
-    struct tms_error err;
-    for (size_t s = 0; s < sizeof attention_cases / sizeof *attention_cases; s++) {
-        const struct attention_case *c = &attention_cases[s];
-        size_t total = c->start + c->n, width = c->n_heads * c->d, rows = c->n_seqs * c->n;
-        struct tms_cache *cache;
-        struct tms_pool *pools[2];
-        assert_ok(tms_cache_create(&cache, c->type, 1, c->n_seqs, c->n_kv, total, c->d, c->d, &err), err);
-        float *row = malloc(c->d * sizeof *row), *q = normals(rows * width, &seed);
-        for (size_t i = 0; i < c->n_seqs * c->n_kv * total; i++)
-            for (int value = 0; value < 2; value++) {
-                for (size_t k = 0; k < c->d; k++) row[k] = random_normal(&seed);
-                cache->codec->encode(row, (value ? cache->values : cache->keys) + i * cache->key_bytes, c->d);
-            }
-        double *want = malloc(rows * width * sizeof *want);
-        float *got = malloc(rows * width * sizeof *got), *before = malloc(rows * width * sizeof *before);
-        reference_attention(c, cache, q, want);
-        for (size_t i = 0; i < 2 * N_LEVELS; i++) {
-            assert_ok(tms_pool_create(&pools[i % 2], i % 2 ? 3 : 1, &err), err);
-            float *scratch_memory =
-                malloc(3 * tms_attention_scratch(c->n_heads, c->n_kv, c->d, c->d) * sizeof *scratch_memory);
-            struct tms_attention a = {.cache = cache,
-                                      .n_seqs = c->n_seqs,
-                                      .n = c->n,
-                                      .start = c->start,
-                                      .n_heads = c->n_heads,
-                                      .window = c->window,
-                                      .scale = 0.25f,
-                                      .q = q,
-                                      .q_stride = width,
-                                      .q_head = c->d,
-                                      .out = got,
-                                      .out_stride = width,
-                                      .out_head = c->d,
-                                      .scratch = scratch_memory};
-            tms_cpu_force(levels[i / 2]);
-            assert_ok(tms_attention_run(pools[i % 2], &a, &err), err);
-            if (i == 0) memcpy(before, got, rows * width * sizeof *got);
-            assert_same_bytes(got, before, rows * width * sizeof *got, "attention");
-            tms_pool_free(pools[i % 2]);
-            free(scratch_memory);
+    static const size_t sizes[][2] = {{64, 64}, {96, 32}, {80, 16}, {512, 512}, {6, 2}, {5, 1}, {128, 128}};
+    uint64_t seed = 6;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t n = sizes[s][0], block = sizes[s][1];
+        float *x = normals(n, &seed), *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+        for (size_t i = 0; i < N_LEVELS; i++) {
+            tms_cpu_force(levels[i]);
+            memcpy(got, x, n * sizeof *got);
+            tms_hadamard(got, n, block);
+            if (i == 0) memcpy(want, got, n * sizeof *want);
+            assert_same_bytes(got, want, n * sizeof *got, "turned");
         }
-        for (size_t i = 0; i < rows * width; i++)
-            if (fabs((double)got[i] - want[i]) > 2e-6)
-                fail_msg("case %zu: %zu: %g, not %g", s, i, (double)got[i], want[i]);
-        free(row), free(q), free(want), free(got), free(before);
-        tms_cache_free(cache);
+        for (size_t i = 0; i < n; i++) { /* row i of H: the sign is the parity of the bits that i and j share */
+            double sum = 0;
+            for (size_t j = 0; j < block; j++)
+                sum += (__builtin_popcountll(i % block & j) % 2 ? -1.0 : 1.0) * (double)x[i / block * block + j];
+            assert_true(fabs((double)got[i] - sum / sqrt((double)block)) < 1e-5);
+        }
+        tms_hadamard(got, n, block);
+        for (size_t i = 0; i < n; i++) assert_true(fabsf(got[i] - x[i]) < 1e-5f);
+        free(x), free(want), free(got);
     }
     tms_cpu_force(TMS_CPU_AVX512);
 }
@@ -271,18 +201,6 @@ static void scalings_change_frequencies_as_published(void **state)
     assert_non_null(strstr(err.message, "longrope"));
 }
 
-static void caches_of_other_types_are_refused(void **state)
-{
-    (void)state;
-    struct tms_error err;
-    enum tms_type type = TMS_TYPE_NONE;
-    assert_ok(tms_cache_type("F16", &type, &err), err);
-    assert_int_equal(type, TMS_F16);
-    assert_int_equal(tms_cache_type("q5_k", &type, &err), TMS_EINPUT);
-    assert_non_null(strstr(err.message, "q5_k"));
-    assert_int_equal(tms_cache_type("", &type, &err), TMS_EINPUT);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,10 +208,9 @@ int main(void)
         cmocka_unit_test(one_dot_is_what_padded_rows_give),
         cmocka_unit_test(weighted_sums_are_the_same_bits_at_every_level),
         cmocka_unit_test(exponentials_are_within_two_units_in_the_last_place),
-        cmocka_unit_test(attention_is_the_softmax_of_all_scores),
+        cmocka_unit_test(turning_by_hadamard_is_its_own_inverse_at_every_level),
         cmocka_unit_test(turning_neighbours_is_turning_halves_of_permuted_heads),
         cmocka_unit_test(scalings_change_frequencies_as_published),
-        cmocka_unit_test(caches_of_other_types_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

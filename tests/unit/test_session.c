@@ -3,6 +3,8 @@
 
 #include <math.h>
 #include <tamis/tamis.h>
+
+#include "engine/session.h"
 #include <unistd.h>
 
 #include "file/safetensors.h"
@@ -243,6 +245,57 @@ static void a_half_cache_runs_too(void **state)
     tms_session_close(s);
 }
 
+/* Tokens that were kept at 16 bits and left their ring since are read again. */
+static void quantized_caches_forget_and_grow_without_a_trace(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *kv;
+        uint64_t first, last;
+    } caches[] = {{"q4_0", 0, 0}, {"q8_0", 4, 0}, {"c8", 0, 16}, {"q4_0", 4, 200}};
+    int32_t ids[700];
+    for (int i = 0; i < 700; i++) ids[i] = (i * 89 + 7) % 384;
+    for (size_t c = 0; c < sizeof caches / sizeof *caches; c++) {
+        const struct tms_session_options options = {
+            .context = 720, .kv = caches[c].kv, .kv_keep_first = caches[c].first, .kv_keep_last = caches[c].last};
+        struct tms_generate_options o = {.max_tokens = 9, .ignore_end = true};
+        struct tms_session *s = session_with(golden("arch/llama31"), options);
+        const size_t lengths[] = {50, 690, 680, 300, 2, 400};
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+            struct tms_session *alone = session_with(golden("arch/llama31"), options);
+            struct tms_generation g = generate(s, some_ids(ids, lengths[i]), o);
+            struct tms_generation want = generate(alone, some_ids(ids, lengths[i]), o);
+            assert_same_generation(&g, &want);
+            assert_same_bytes(s->logits, alone->logits, s->info.vocab * sizeof *s->logits, caches[c].kv);
+            if (caches[c].last == 0 && i == 2) assert_int_equal(g.n_reused, 679);
+            tms_generation_free(&want);
+            tms_generation_free(&g);
+            tms_session_close(alone);
+        }
+        struct tms_session_info info;
+        tms_session_describe(s, &info);
+        uint64_t missing = (720 - s->cache->shape.capacity) * info.n_layers * 2 * 2 * s->cache->key.bytes;
+        assert_int_equal(info.cache_now_bytes, info.cache_bytes - missing);
+        tms_session_close(s);
+    }
+}
+
+static void caches_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    struct tms_session *s = NULL;
+    struct tms_session_options o = {.kv = "q3_k"};
+    assert_int_equal(tms_session_open(&s, pebble(), &o, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "'q3_k' is no type of cache; there are f32"));
+    o.kv = "q8_0";
+    assert_int_equal(tms_session_open(&s, golden("arch/deepseek_v2"), &o, &err), TMS_EINPUT);
+    assert_non_null(
+        strstr(err.message, "arch/deepseek_v2: a part of a latent key has 56 numbers, and a cache of q8_0"));
+    o.kv = "f16", o.kv_keep_last = 3;
+    assert_int_equal(tms_session_open(&s, pebble(), &o, &err), TMS_EUSAGE);
+    assert_non_null(strstr(err.message, "f16"));
+}
+
 /* ---- the file of logits -------------------------------------------------------------------------------------------
  */
 
@@ -379,7 +432,12 @@ static void bad_settings_are_refused_in_one_line(void **state)
     open_refuses(pebble(), (struct tms_session_options){.kv = "q9_k"}, TMS_EINPUT, "f32");
     open_refuses(pebble(), (struct tms_session_options){.context = UINT64_MAX}, TMS_EUSAGE, "too large");
     open_refuses(golden("arch/llama31/config.json"), (struct tms_session_options){0}, TMS_EINPUT, "no weights");
-    open_refuses(golden("arch/gemma"), (struct tms_session_options){0}, TMS_EINPUT, "");
+    char command[4096];
+    snprintf(command, sizeof command,
+             "mkdir -p %s && cp %s/* %s && sed -i 's/GemmaForCausalLM/BertForMaskedLM/' %s/config.json",
+             scratch("bert"), golden("arch/gemma"), scratch("bert"), scratch("bert"));
+    assert_int_equal(system(command), 0);
+    open_refuses(scratch("bert"), (struct tms_session_options){0}, TMS_EINPUT, "BertForMaskedLM");
     open_refuses(scratch("nowhere"), (struct tms_session_options){0}, TMS_EINPUT, "no such file");
 }
 
@@ -480,6 +538,8 @@ int main(void)
         cmocka_unit_test(a_full_context_is_told),
         cmocka_unit_test(the_cache_grows_without_a_trace),
         cmocka_unit_test(a_half_cache_runs_too),
+        cmocka_unit_test(quantized_caches_forget_and_grow_without_a_trace),
+        cmocka_unit_test(caches_that_cannot_be_are_refused),
         cmocka_unit_test(logits_and_hidden_states_are_those_of_transformers),
         cmocka_unit_test(long_prompts_are_the_same_in_every_length_of_pass),
         cmocka_unit_test(bad_prompts_are_refused_in_one_line),

@@ -101,6 +101,20 @@ TMS_INLINE void tms_scale_body(float *y, float factor, size_t n)
 }
 TMS_BY_CPU(, tms_scale, (float *y, float factor, size_t n), (y, factor, n))
 
+TMS_INLINE void tms_hadamard_body(float *x, size_t n, size_t block)
+{
+    float factor = 1.0f / sqrtf((float)block);
+    for (size_t h = 1; h < block; h *= 2)
+        for (size_t i = 0; i < n; i += 2 * h)
+            for (size_t j = i; j < i + h; j++) {
+                float a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
+            }
+    for (size_t i = 0; i < n; i++) x[i] *= factor;
+}
+TMS_BY_CPU(, tms_hadamard, (float *x, size_t n, size_t block), (x, n, block))
+
 TMS_INLINE void sum_body(const float *x, size_t n, float *out)
 {
     float lanes[16] = {0};

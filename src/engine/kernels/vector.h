@@ -35,4 +35,8 @@ void tms_add(const float *x, float *y, size_t n);
 /* y *= factor */
 void tms_scale(float *y, float factor, size_t n);
 
+/* x = H x for each block of `block` numbers: the orthonormal Walsh-Hadamard matrix of that many rows, a power of two
+ * that divides n; its own inverse. */
+void tms_hadamard(float *x, size_t n, size_t block);
+
 #endif

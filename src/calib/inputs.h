@@ -1,0 +1,42 @@
+/* What a layer's linear inputs look like: sums over the tokens that a calibration run sends through.
+ *
+ * Sums are f64, and each column's are added in the order of the tokens, so they do not depend on how tokens are cut
+ * into passes, nor on threads. */
+#ifndef TMS_CALIB_INPUTS_H
+#define TMS_CALIB_INPUTS_H
+
+#include "base/threads.h"
+#include "engine/net.h"
+
+/* One input: of all linear layers that share it. */
+struct tms_input {
+    size_t cols, parts;  /* parts: experts, else 1 */
+    uint64_t *counts;    /* [parts]: tokens */
+    double *squares;     /* [parts][cols]: sum of x^2 */
+    double *magnitudes;  /* [parts][cols]: sum of |x| */
+    float *lows, *highs; /* [parts][cols] */
+    float *hessian;      /* [parts][cols][cols], the sum of x xT, its lower triangle; NULL if it is not wanted */
+};
+
+/* Of one layer (or of the head); indexed by enum tms_linear, experts' kinds included. Layers that share their input
+ * with an earlier one have `cols` 0. */
+struct tms_layer_inputs {
+    struct tms_input of[TMS_LINEAR_EXPERT_DOWN + 1];
+};
+
+/* The linear layer that is told first of those that see the same input: Q for K and V, and so on. */
+enum tms_linear tms_input_owner(enum tms_linear linear);
+
+struct tms_inputs {
+    struct tms_pool *pool;
+    size_t n_experts;
+    bool hessians;
+    struct tms_layer_inputs layer; /* the one that is being walked */
+};
+
+/* A tap of the engine (tms_net_tap); ctx: struct tms_inputs. */
+tms_status tms_inputs_add(void *ctx, const struct tms_tap *tap, struct tms_error *err);
+/* Forgets the layer's. */
+void tms_inputs_clear(struct tms_inputs *inputs);
+
+#endif
