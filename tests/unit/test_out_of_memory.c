@@ -357,7 +357,7 @@ static tms_status evaluate_by_layer(void)
     struct tms_eval_result r = {0};
     long left = countdown;
     for (unsigned more = 0;; more += 4) {
-        unsigned long long tokens, mb;
+        unsigned long long tokens = 0, mb = 0;
         countdown = -1;
         o.ram = 1000000;
         assert_int_equal(tms_evaluate(large, &o, &r, &err), TMS_EINPUT);
