@@ -51,7 +51,7 @@ static double attend(struct tms_cache *cache, unsigned n_threads, size_t n, floa
                                     .out_stride = n_heads * dim,
                                     .out_head = dim,
                                     .scratch = memory};
-    for (int i = 0; i < (n > 1 ? RUNS : 4 * RUNS); i++) {
+    for (int i = 0; i < (n > 1 ? RUNS : 20 * RUNS); i++) {
         double start = now();
         if (tms_attention_run(pool, &a, &err) != TMS_OK) exit(1);
         if (now() - start < best) best = now() - start;
