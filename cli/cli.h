@@ -33,6 +33,8 @@ int run_tokenize(const struct command *self, int argc, char **argv);
 int run_types(const struct command *self, int argc, char **argv);
 int run_calibrate(const struct command *self, int argc, char **argv);
 int run_eval(const struct command *self, int argc, char **argv);
+int run_chat(const struct command *self, int argc, char **argv);
+int run_bench(const struct command *self, int argc, char **argv);
 
 /* ---- options ---- */
 
@@ -73,7 +75,8 @@ struct common {
     uint64_t threads;
 };
 
-/* Fills options, `common` and the positional arguments (exactly n of them). Returns -1 to go on, or an exit code
+/* Fills options, `common` and the positional arguments (exactly n of them). An option of the command's own stands in
+ * for a common one of the same name. Returns -1 to go on, or an exit code
  * (--help printed: 0; wrong usage: 1, told on standard error). */
 int parse_options(const struct command *command, int argc, char **argv, const struct option *options, size_t n_options,
                   struct common *common, const char **positional, size_t n_positional);
@@ -121,6 +124,8 @@ void table_begin(struct table *table, const char *alignment);
 void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints and frees. */
 void table_end(struct table *table, FILE *to);
+/* The same as a table of Markdown. */
+void table_end_markdown(struct table *table, FILE *to);
 /* Frees without printing. */
 void table_drop(struct table *table);
 

@@ -67,7 +67,7 @@ static void print_conditions(const struct eval *e, bool weights_alone, bool by_l
         if (e->options.int8_outlier > 0)
             printf("activations of LLM.int8 layers in 8 bits below %g, others f32; ", e->options.int8_outlier);
         else
-            fputs("activations f32; ", stdout);
+            fputs(e->options.fast ? "activations in 8 bits; " : "activations f32; ", stdout);
         print_cache(e, cache_bytes);
     }
     if (by_layer) puts("larger than the memory allowed: walked layer by layer");
@@ -156,11 +156,11 @@ static json_t *conditions_json(const struct eval *e, bool weights_alone, bool by
                                uint64_t planned)
 {
     json_t *j =
-        json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:f, s:b, s:b, s:I}", "model", e->model, "base", e->options.base,
-                  "kv", cache_name(e), "kv_keep_first", (json_int_t)e->options.cache_keep_first, "kv_keep_last",
-                  (json_int_t)e->options.cache_keep_last, "kv_bytes", (json_int_t)cache_bytes, "llm_int8_threshold",
-                  e->options.int8_outlier, "weights_alone", weights_alone, "layer_by_layer", by_layer,
-                  "peak_memory_bytes", (json_int_t)peak_memory());
+        json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:b, s:f, s:b, s:b, s:I}", "model", e->model, "base",
+                  e->options.base, "kv", cache_name(e), "kv_keep_first", (json_int_t)e->options.cache_keep_first,
+                  "kv_keep_last", (json_int_t)e->options.cache_keep_last, "kv_bytes", (json_int_t)cache_bytes, "fast",
+                  e->options.fast, "llm_int8_threshold", e->options.int8_outlier, "weights_alone", weights_alone,
+                  "layer_by_layer", by_layer, "peak_memory_bytes", (json_int_t)peak_memory());
     if (planned && j) {
         json_object_set_new(j, "ram_bytes", json_integer((json_int_t)e->options.ram));
         json_object_set_new(j, "planned_bytes", json_integer((json_int_t)planned));
@@ -280,6 +280,8 @@ int run_eval(const struct command *self, int argc, char **argv)
         {"kv-keep-first", 0, OPTION_COUNT, &o->cache_keep_first, "N",
          "quantized ones: those of the first N tokens stay at 16 bits"},
         {"kv-keep-last", 0, OPTION_COUNT, &o->cache_keep_last, "N", "… and of the newest N, as seen from each token"},
+        {"fast", 0, OPTION_FLAG, &o->fast, NULL,
+         "activations that meet quantized weights are rounded to 8 bits, as `tamis run` does; the base's are f32"},
         {"llm-int8", 0, OPTION_MAYBE, &outlier, "[=THRESHOLD]",
          "int8 folders: activations in 8 bits, too, but for outliers (default 6.0)"},
     };

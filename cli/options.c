@@ -58,6 +58,13 @@ static bool parse_size(const char *text, uint64_t *out)
     return true;
 }
 
+static const struct option *find_option(const struct option *options, size_t n, const char *name, size_t length)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strlen(options[i].name) == length && strncmp(options[i].name, name, length) == 0) return &options[i];
+    return NULL;
+}
+
 static void print_options(struct table *t, const struct option *options, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -80,7 +87,8 @@ static void print_command_help(const struct command *c, const struct option *opt
     table_cell(&t, "options");
     table_cell(&t, "%s", "");
     print_options(&t, options, n);
-    print_options(&t, common, n_common);
+    for (size_t i = 0; i < n_common; i++)
+        if (!find_option(options, n, common[i].name, strlen(common[i].name))) print_options(&t, &common[i], 1);
     table_end(&t, stdout);
 }
 
@@ -103,13 +111,6 @@ int fail_with(tms_status status, const struct tms_error *err)
     }
     fprintf(stderr, "tamis: %s\n", err->message);
     return (int)status;
-}
-
-static const struct option *find_option(const struct option *options, size_t n, const char *name, size_t length)
-{
-    for (size_t i = 0; i < n; i++)
-        if (strlen(options[i].name) == length && strncmp(options[i].name, name, length) == 0) return &options[i];
-    return NULL;
 }
 
 static bool take_value(const struct option *o, const char *value)

@@ -125,7 +125,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
     struct tms_quantize_options *o = &job.options;
     struct recipe_options recipe = {.tensor_types_file = NULL};
     const char *to = NULL, *types[64];
-    struct option options[12 + N_RECIPE_OPTIONS] = {
+    struct option options[17 + N_RECIPE_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
@@ -138,6 +138,12 @@ int run_quantize(const struct command *self, int argc, char **argv)
          "GGUF: rules of types as llama.cpp had them in 2025 (February) or 2026"},
         {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
          "also change tensors that are quantized already (loses more)"},
+        {"method", 0, OPTION_TEXT, &o->method, "NAME",
+         "how codes are found: rtn (default), search (by --imatrix), gptq (GGUF types, error feedback over --data)"},
+        {"data", 0, OPTION_TEXT, &o->data, "TEXT", "gptq: a text, or FILE.jsonl with one {\"text\": …} a line"},
+        {"samples", 0, OPTION_COUNT, &o->n_samples, "N", "gptq: at most so many sequences of the text (default: all)"},
+        {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "gptq: tokens of a sequence (default: 512)"},
+        {"ram", 0, OPTION_SIZE, &o->ram, "SIZE", "gptq: most memory to use (8G, 300M)"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
          "folders: bytes per safetensors file (default 50G)"},
         {"model-name", 0, OPTION_TEXT, &o->model_name, "NAME", "GGUF: general.name (default: from the folder's name)"},
@@ -147,7 +153,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    recipe_option_rows(options + 12, &recipe, o);
+    recipe_option_rows(options + 17, &recipe, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");

@@ -13,7 +13,7 @@
 struct arguments {
     struct common common;
     const char *model, *prompt, *file, *ids, *logits;
-    bool hidden, echo;
+    bool hidden, echo, exact;
     uint64_t seed; /* UINT64_MAX: by chance */
     struct texts stops;
     struct tms_session_options session;
@@ -134,6 +134,8 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
         {"kv-keep-first", 0, OPTION_COUNT, &a->session.kv_keep_first, "N",
          "quantized caches: the first N tokens stay at 16 bits"},
         {"kv-keep-last", 0, OPTION_COUNT, &a->session.kv_keep_last, "N", "… and the newest N"},
+        {"exact", 0, OPTION_FLAG, &a->exact, NULL,
+         "activations in f32; else those that meet quantized weights are rounded to 8 bits (not with --logits)"},
         {"llm-int8", 0, OPTION_FLAG, &a->session.llm_int8, NULL,
          "bitsandbytes int8 as LLM.int8 computes it: activations in 8 bits but for outliers from 6.0 on"},
         {"logits", 0, OPTION_TEXT, &a->logits, "FILE", "write the logits of the prompt (safetensors) and make no text"},
@@ -145,6 +147,7 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
     if (n_prompts != 1)
         return wrong_usage(self, "it wants one of -p, --file and --ids%s", n_prompts ? ", not more" : "");
     if (a->hidden && !a->logits) return wrong_usage(self, "--hidden belongs to --logits");
+    a->session.fast = !a->exact && !a->logits;
     return -1;
 }
 

@@ -93,14 +93,19 @@ static int width_of(const char *text)
     return n;
 }
 
+static void find_widths(const struct table *table, int *widths)
+{
+    for (size_t i = 0; i < table->n_cells; i++) {
+        int w = width_of(table->cells[i]), *widest = &widths[i % table->n_columns];
+        if (w > *widest) *widest = w;
+    }
+}
+
 void table_end(struct table *table, FILE *to)
 {
     int widths[16] = {0};
     size_t n_columns = table->n_columns;
-    for (size_t i = 0; i < table->n_cells; i++) {
-        int w = width_of(table->cells[i]);
-        if (w > widths[i % n_columns]) widths[i % n_columns] = w;
-    }
+    find_widths(table, widths);
     for (size_t i = 0; i < table->n_cells && !table->failed; i++) {
         size_t column = i % n_columns;
         bool last = column + 1 == n_columns;
@@ -110,6 +115,29 @@ void table_end(struct table *table, FILE *to)
         else
             fprintf(to, "%s%*s", table->cells[i], last ? 0 : pad, "");
         fputs(last ? "\n" : "  ", to);
+    }
+    if (table->failed) fputs("(no memory for the table)\n", to);
+    table_drop(table);
+}
+
+void table_end_markdown(struct table *table, FILE *to)
+{
+    int widths[16] = {0};
+    size_t n_columns = table->n_columns;
+    find_widths(table, widths);
+    for (size_t i = 0; i < table->n_cells && !table->failed; i++) {
+        size_t column = i % n_columns;
+        int pad = widths[column] - width_of(table->cells[i]);
+        fprintf(to, "| %*s%s%*s ", table->right[column] ? pad : 0, "", table->cells[i], table->right[column] ? 0 : pad,
+                "");
+        if (column + 1 < n_columns) continue;
+        fputs("|\n", to);
+        for (size_t k = 0; i + 1 == n_columns && k < n_columns; k++) { /* below the heading */
+            fputs(table->right[k] ? "| " : "| :", to);
+            for (int dash = 1; dash < widths[k]; dash++) fputc('-', to);
+            fputs(table->right[k] ? ": " : " ", to);
+            if (k + 1 == n_columns) fputs("|\n", to);
+        }
     }
     if (table->failed) fputs("(no memory for the table)\n", to);
     table_drop(table);

@@ -11,7 +11,7 @@ _tamis()
     local common="--json --threads --quiet --verbose --help"
     local options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run tokenize types --help --version" -- "$current")
+        mapfile -t COMPREPLY < <(compgen -W "inspect check convert quantize llama-quantize calibrate diff verify explain eval run chat bench tokenize types --help --version" -- "$current")
         return
     fi
     case $previous in
@@ -20,7 +20,10 @@ _tamis()
         local before=${current%"${current##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" -W "$types" -- "${current##*,}")
         return ;;
-    --source|--model|--manifest|--base|--data|--tasks|--ids) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --source|--model|--manifest|--base|--data|--tasks|--ids|--render) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --template) mapfile -t COMPREPLY < <(compgen -W "chatml qwen3 qwen3-thinking qwen3-coder qwq llama2 llama3 llama3.1
+        llama3.2 mistral-v0.1 mistral-v0.2 mistral-v1 mistral-v3 mistral-v3-tekken mistral-v7 mistral-v7-tekken gemma
+        deepseek-v2 deepseek-v3 deepseek-r1 deepseek-r1-january phi3 phi4 phi4-mini gpt-oss" -- "$current"); return ;;
     --style) mapfile -t COMPREPLY < <(compgen -W "llama full" -- "$current"); return ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 q5_0 q4_0 c8" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;
@@ -34,9 +37,12 @@ _tamis()
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
     calibrate) options="--data --output --samples --seqlen --seed --no-bos --parse-special --imatrix --process-output --ram" ;;
-    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --llm-int8 --tasks" ;;
+    eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --fast --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
-        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --llm-int8 --logits --hidden" ;;
+        --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --logits --hidden" ;;
+    bench) options="--n-prompt --n-gen --repetitions --depth --ctx --kv --exact --llm-int8" ;;
+    chat) options="--system --template --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop --ctx
+        --kv --exact --llm-int8 --render" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac

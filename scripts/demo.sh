@@ -3,7 +3,7 @@
 # from one read, check what was written, measure what was lost, and let source and result speak.
 set -eu
 cd "$(dirname "$0")/.."
-scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev
+scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev libedit-dev
 cmake --preset release -DBUILD_TESTING=OFF >/dev/null
 cmake --build --preset release
 tamis=build/release/tamis

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 types=${1:-q8_0,q4_k_m,iq4_nl,iq3_s,iq2_xs,iq1_s,nf4:dq}
-scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev \
+scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev libedit-dev \
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 root=$PWD/build/aarch64-root

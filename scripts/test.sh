@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 preset=${1:-release}
-scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev libcmocka-dev libssl-dev
+scripts/packages.sh gcc cmake ninja-build pkg-config libc6-dev libjansson-dev libxxhash-dev libpcre2-dev libedit-dev libcmocka-dev libssl-dev
 if [ "$preset" = clang ]; then scripts/packages.sh clang; fi
 cmake --preset "$preset" -DBUILD_TESTING=ON >/dev/null
 cmake --build --preset "$preset"

@@ -29,6 +29,8 @@ const char *tms_version(void);
 /* Asks all running work of this process to stop soon with TMS_ECANCELLED, leaving nothing half written. Safe in a
  * signal handler. */
 void tms_cancel(void);
+/* After tms_cancel: work may begin again. */
+void tms_resume(void);
 
 /* Processors this process may use. */
 unsigned tms_n_processors(void);
@@ -183,7 +185,13 @@ struct tms_quantize_options {
     const char *imatrix; /* importance weights: a file of llama-imatrix, either format; or NULL */
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
-    bool leave_output_tensor;                              /* output.weight stays as it is */
+    /* Methods that read a text: */
+    const char *method; /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
+                         * "gptq": GGUF's block types, with error feedback over `data` */
+    const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
+    uint64_t n_samples, sample_length;
+    uint64_t ram;             /* most memory of the walk over the text, in bytes; 0: no limit */
+    bool leave_output_tensor; /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
     size_t n_tensor_types;
@@ -318,18 +326,22 @@ tms_status tms_verify(const char *file, const char *source, const struct tms_ver
 /* ---- running a model ------------------------------------------------------------------------------------------- */
 
 /* A model that is ready to run. Weights stay in their files, mapped, and are decoded as they are used; activations are
- * f32. Results are the same bits for any number of threads. One call at a time. */
+ * f32, or rounded to 8 bits where that is fast. Results are the same bits for any number of threads. One call at a
+ * time. */
 struct tms_session;
 
 struct tms_session_options {
     unsigned n_threads; /* 0: all processors */
     uint64_t context;   /* positions at most; 0: those that the model was made for */
+    bool fast;          /* the inputs of linear layers are rounded to 8 bits in blocks of 32, if weights are of a type
+                         * with blocks; two to eight times as fast, and about half a percent of noise in every product.
+                         * The last bits of results then depend on how tokens are cut into passes */
     const char *kv;     /* type of the cache of keys and values: "f32" (also if NULL), "f16", "bf16", "q8_0", "q5_0",
                          * "q4_0", "c8"; the manual says what they are */
     uint64_t kv_keep_first, kv_keep_last; /* quantized caches: so many tokens of the beginning, and the newest ones as
                                            * seen from each token, are kept in f16 */
-    bool llm_int8;      /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
-                         * the pass reaches 6.0; results then depend on how tokens are cut into passes */
+    bool llm_int8; /* int8 weights of bitsandbytes meet activations in 8 bits, but for columns in which a token of
+                    * the pass reaches 6.0; results then depend on how tokens are cut into passes */
     tms_line_fn warning;
     void *warning_ctx;
 };
@@ -403,7 +415,9 @@ struct tms_generate_options {
     struct tms_sampling sampling;
     const char *const *stops; /* texts that end the answer and are not part of it */
     size_t n_stops;
-    bool ignore_end;   /* tokens that end a text are as any other */
+    bool ignore_end;     /* tokens that end a text are as any other */
+    const int32_t *ends; /* tokens that end it in any case */
+    size_t n_ends;
     bool show_special; /* the texts of special tokens are shown */
     tms_text_fn text;  /* or NULL */
     void *text_ctx;
@@ -426,6 +440,105 @@ tms_status tms_session_generate(struct tms_session *session, const struct tms_pr
                                 const struct tms_generate_options *options, struct tms_generation *out,
                                 struct tms_error *err);
 void tms_generation_free(struct tms_generation *generation);
+
+/* ---- chatting -------------------------------------------------------------------------------------------------- */
+
+/* role: "system" (at most once, first), "user", "assistant". Nothing in a text is read as a special token. */
+struct tms_message {
+    const char *role;
+    const char *text; /* UTF-8 */
+    size_t text_bytes;
+};
+
+/* Families of chat templates that tamis writes as transformers' apply_chat_template does. */
+struct tms_chat_template_info {
+    const char *name;   /* "chatml" */
+    const char *models; /* "Qwen2, Qwen2.5, SmolLM, …" */
+};
+/* i = 0 … while it returns true. */
+bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info);
+
+struct tms_rendered {
+    const char *template_name;
+    char *default_system; /* the system text that the model's template holds itself, or NULL */
+    char *text;           /* with a NUL behind it */
+    size_t text_bytes;
+    int32_t *ids;
+    size_t n_ids;
+};
+/* Writes a conversation as the model's own template does, or that of this name, up to where the next answer begins.
+ * `model`: a folder or a GGUF file; its tokenizer is enough. */
+tms_status tms_chat_render(struct tms_rendered *out, const char *model, const char *template_name,
+                           const struct tms_message *messages, size_t n, struct tms_error *err);
+void tms_rendered_free(struct tms_rendered *rendered);
+
+/* A conversation with a session, which must outlive it and is used for nothing else meanwhile. */
+struct tms_chat;
+
+struct tms_chat_options {
+    const char *template_name; /* NULL: recognised from the model's own; TMS_EINPUT if that cannot be */
+    const char *system;        /* NULL: the template's own, if it has one; "": none */
+};
+tms_status tms_chat_open(struct tms_chat **out, struct tms_session *session, const struct tms_chat_options *options,
+                         struct tms_error *err);
+void tms_chat_close(struct tms_chat *chat); /* NULL is allowed */
+/* Borrowed from the chat. */
+const char *tms_chat_template_name(const struct tms_chat *chat);
+/* Forgets what was said; with another system text, as in the options. */
+tms_status tms_chat_restart(struct tms_chat *chat, const char *system, struct tms_error *err);
+
+/* As tms_text_fn; `thinking`: it is not the answer yet. */
+typedef bool (*tms_chat_text_fn)(void *ctx, const char *text, size_t n, bool thinking);
+
+/* Says something and hears the answer (options->text is not called, `hear` is; it may be NULL). Keys and values of what
+ * was said before are in the cache: only what is new is computed. TMS_EINPUT if the context has no room for what is
+ * said; nothing is then changed. An answer that was cut is remembered as far as it came. */
+tms_status tms_chat_say(struct tms_chat *chat, const char *text, size_t n, const struct tms_generate_options *options,
+                        tms_chat_text_fn hear, void *hear_ctx, struct tms_generation *out, struct tms_error *err);
+
+/* ---- measuring speed ------------------------------------------------------------------------------------------- */
+
+/* Mean and standard deviation over the repetitions; the latter is 0 for one. */
+struct tms_figure {
+    double mean, deviation;
+};
+
+struct tms_bench_progress {
+    const char *what;   /* "warm-up", "prompt", "text", at last "machine" */
+    size_t done, total; /* repetitions */
+};
+typedef void (*tms_bench_progress_fn)(void *ctx, const struct tms_bench_progress *progress);
+
+struct tms_bench_options {
+    size_t n_prompt; /* tokens read at once; 0: not measured */
+    size_t n_text;   /* tokens made one after the other; 0: not measured */
+    size_t depth;    /* tokens that are in the cache before either */
+    size_t n_repetitions;
+    tms_bench_progress_fn progress; /* from the calling thread */
+    void *progress_ctx;
+};
+
+struct tms_bench_result {
+    unsigned n_threads;
+    struct tms_figure prompt;      /* tokens a second while reading a prompt */
+    struct tms_figure first_token; /* seconds from a prompt to its first token */
+    struct tms_figure text;        /* tokens a second while making text */
+    /* Multiplications and additions in a second, of linear layers and attention */
+    double prompt_operations, text_operations;
+    double text_bytes;     /* of weights that making text reads in a second */
+    uint64_t weight_bytes; /* that one token reads */
+    uint64_t cache_bytes;  /* keys and values of the positions that were used */
+    /* What the machine does at most with as many threads, measured just after */
+    const char *cpu;           /* vector instructions in use: "avx512" */
+    double peak_operations;    /* f32 fused multiply-adds in registers, counted as two */
+    double peak_bytes;         /* read from memory in a second */
+    uint64_t peak_read_bytes;  /* size of what was read for that: larger than the last cache, if memory allows it */
+    uint64_t last_cache_bytes; /* 0: unknown */
+};
+/* Reads made-up prompts and makes text, greedily, never ending early. TMS_EUSAGE if nothing is to be measured,
+ * TMS_EINPUT if depth and tokens do not fit into the session's context. What the session had read is forgotten. */
+tms_status tms_session_bench(struct tms_session *session, const struct tms_bench_options *options,
+                             struct tms_bench_result *out, struct tms_error *err);
 
 /* ---- how types work ------------------------------------------------------------------------------------------ */
 
@@ -494,17 +607,18 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;    /* a text in UTF-8; special tokens in it are plain text */
-    const char *ids;     /* instead: a file of token ids between white space or commas, taken as they are */
-    const char *base;    /* the model to compare with, or NULL */
-    const char *style;   /* "llama" (NULL is this): the second half of every window is predicted, its first token is
-                          * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
-                          * prediction of every window counts, as papers have it */
-    uint64_t context;    /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
-    uint64_t n_chunks;   /* at most so many windows; 0: all */
-    bool no_bos;         /* no BOS, whatever the vocabulary says */
-    const char *cache;   /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
+    const char *data;  /* a text in UTF-8, else it is refused; special tokens in it are plain text */
+    const char *ids;   /* instead: a file of token ids between white space or commas, taken as they are */
+    const char *base;  /* the model to compare with, or NULL */
+    const char *style; /* "llama" (NULL is this): the second half of every window is predicted, its first token is
+                        * replaced by BOS if the vocabulary wants one, as llama-perplexity does; "full": every
+                        * prediction of every window counts, as papers have it */
+    uint64_t context;  /* tokens of a window; 0: 512 for "llama", 2048 for "full" */
+    uint64_t n_chunks; /* at most so many windows; 0: all */
+    bool no_bos;       /* no BOS, whatever the vocabulary says */
+    const char *cache; /* type of keys and values, as `kv` of a session; the base's are f32 in any case */
     uint64_t cache_keep_first, cache_keep_last; /* as those of a session */
+    bool fast;                                  /* the model runs as with `fast` of a session; the base never does */
     double int8_outlier; /* LLM.int8 layers: activations below it in 8 bits (6.0 is usual); 0: as all other types */
     uint64_t ram; /* most memory in bytes, 0: no limit. What does not fit is walked layer by layer; the same result */
     unsigned n_threads; /* 0: all processors; the same result */
@@ -586,10 +700,10 @@ struct tms_calibrate_progress {
 };
 
 struct tms_calibrate_options {
-    const char *data;    /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
-    uint64_t n_samples;  /* at most so many sequences; 0: all */
-    uint64_t length;     /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
-    bool draw;           /* the samples are drawn by `seed`; else they are the first ones */
+    const char *data;   /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
+    uint64_t n_samples; /* at most so many sequences; 0: all */
+    uint64_t length;    /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
+    bool draw;          /* the samples are drawn by `seed`; else they are the first ones */
     uint64_t seed;
     bool no_bos;         /* no BOS in front of a sequence, whatever the vocabulary says */
     bool parse_special;  /* the texts of special tokens are special tokens */

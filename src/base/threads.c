@@ -53,6 +53,11 @@ void tms_cancel(void)
     cancel_flag = 1;
 }
 
+void tms_resume(void)
+{
+    cancel_flag = 0;
+}
+
 bool tms_cancelled(void)
 {
     return cancel_flag != 0;

@@ -25,6 +25,7 @@ void tms_pool_free(struct tms_pool *pool);
 
 /* Asks all running work to stop; safe in a signal handler. Declared for callers in <tamis/tamis.h>. */
 void tms_cancel(void);
+void tms_resume(void);
 bool tms_cancelled(void);
 
 #endif

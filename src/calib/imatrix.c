@@ -410,9 +410,11 @@ static tms_status read_stats(struct reading *reading, const char *path, struct t
     if (data) imatrix->dataset = tms_arena_strndup(&imatrix->arena, data, strlen(data));
     json_int_t n_chunks = json_integer_value(json_object_get(stats->about, "sequences"));
     imatrix->n_chunks = n_chunks > INT32_MAX ? 0 : (int32_t)n_chunks;
-    json_object_foreach (json_object_get(stats->about, "weights"), name, input)
-        if (status == TMS_OK && takes(reading, name)) status = read_stats_entry(reading, stats, name, err);
-    if (reading->last_seen) reading->last_seen = tms_arena_strndup(&imatrix->arena, reading->last_seen, strlen(reading->last_seen));
+    json_object_foreach(json_object_get(stats->about, "weights"), name,
+                        input) if (status == TMS_OK && takes(reading, name)) status =
+        read_stats_entry(reading, stats, name, err);
+    if (reading->last_seen)
+        reading->last_seen = tms_arena_strndup(&imatrix->arena, reading->last_seen, strlen(reading->last_seen));
     tms_stats_close(stats);
     return status;
 }

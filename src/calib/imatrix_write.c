@@ -165,7 +165,8 @@ tms_status tms_imatrix_write(const char *path, const char *stats_path, bool outp
     if (!w.names) status = tms_fail_memory(err, json_object_size(weights) * sizeof *w.names);
     if (status == TMS_OK && (!w.data || w.chunk == 0))
         status = tms_fail(err, TMS_EINPUT, "%s: does not say of which text it is", stats_path);
-    json_object_foreach (weights, name, input) {
+    json_object_foreach(weights, name, input)
+    {
         bool of_output = strcmp(name, "output.weight") == 0 || strcmp(name, "token_embd.weight") == 0;
         if (status == TMS_OK && (output || !of_output)) w.names[w.n++] = name;
     }

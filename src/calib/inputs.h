@@ -1,7 +1,7 @@
 /* What a layer's linear inputs look like: sums over the tokens that a calibration run sends through.
  *
- * Sums are f64, and each column's are added in the order of the tokens, so they do not depend on how tokens are cut into
- * passes, nor on threads. */
+ * Sums are f64, and each column's are added in the order of the tokens, so they do not depend on how tokens are cut
+ * into passes, nor on threads. */
 #ifndef TMS_CALIB_INPUTS_H
 #define TMS_CALIB_INPUTS_H
 
@@ -10,10 +10,10 @@
 
 /* One input: of all linear layers that share it. */
 struct tms_input {
-    size_t cols, parts; /* parts: experts, else 1 */
-    uint64_t *counts;   /* [parts]: tokens */
-    double *squares;    /* [parts][cols]: sum of x^2 */
-    double *magnitudes; /* [parts][cols]: sum of |x| */
+    size_t cols, parts;  /* parts: experts, else 1 */
+    uint64_t *counts;    /* [parts]: tokens */
+    double *squares;     /* [parts][cols]: sum of x^2 */
+    double *magnitudes;  /* [parts][cols]: sum of |x| */
     float *lows, *highs; /* [parts][cols] */
     float *hessian;      /* [parts][cols][cols], the sum of x xT, its lower triangle; NULL if it is not wanted */
 };

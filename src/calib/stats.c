@@ -12,9 +12,9 @@ enum { COUNT, SQUARES, MAGNITUDES, LOWS, HIGHS, HESSIAN, KINDS };
 static const struct {
     const char *ending;
     enum tms_type type;
-} kinds[KINDS] = {[COUNT] = {".count", TMS_I64},       [SQUARES] = {".sum_squares", TMS_F64},
-                  [MAGNITUDES] = {".sum_abs", TMS_F64}, [LOWS] = {".min", TMS_F32},
-                  [HIGHS] = {".max", TMS_F32},          [HESSIAN] = {".hessian", TMS_F32}};
+} kinds[KINDS] = {
+    [COUNT] = {".count", TMS_I64}, [SQUARES] = {".sum_squares", TMS_F64}, [MAGNITUDES] = {".sum_abs", TMS_F64},
+    [LOWS] = {".min", TMS_F32},    [HIGHS] = {".max", TMS_F32},           [HESSIAN] = {".hessian", TMS_F32}};
 
 static const void *values_of(const struct tms_input *in, int kind)
 {
@@ -45,7 +45,9 @@ static tms_status plan_layer(struct tms_st_plan_tensor *plan, size_t *n, struct 
             struct tms_st_plan_tensor *t = &plan[(*n)++];
             *t = (struct tms_st_plan_tensor){.name = tms_arena_printf(arena, "%s%s", name, kinds[k].ending),
                                              .type = kinds[k].type,
-                                             .n_dims = k == COUNT ? 1 : k == HESSIAN ? 3 : 2,
+                                             .n_dims = k == COUNT     ? 1
+                                                       : k == HESSIAN ? 3
+                                                                      : 2,
                                              .shape = {in->parts, in->cols, in->cols},
                                              .tag = i * KINDS + (size_t)k};
             if (!t->name) return tms_fail_memory(err, sizeof name);
@@ -195,7 +197,8 @@ static tms_status read_about(struct tms_stats *s, const struct tms_st_tensor *t,
             status = tms_fail(err, TMS_EINPUT, "%s: is of another version of tamis: its format is not 1", path);
         else if (!json_is_object(json_object_get(s->about, "weights")) ||
                  !json_is_string(json_object_get(s->about, "fingerprint")))
-            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' does not say what the statistics are of", path, t->name);
+            status =
+                tms_fail(err, TMS_EINPUT, "%s: tensor '%s' does not say what the statistics are of", path, t->name);
     }
     free(text);
     return status;
@@ -254,8 +257,7 @@ tms_status tms_stats_read(const struct tms_stats *stats, const char *weight, str
     out->counts = tms_calloc(counts->n_elems, sizeof *out->counts);
     out->squares = tms_calloc(squares->n_elems, sizeof *out->squares);
     if (!out->counts || !out->squares) status = tms_fail_memory(err, squares->bytes);
-    if (status == TMS_OK)
-        status = tms_file_read(&stats->file->file, out->counts, counts->bytes, counts->offset, err);
+    if (status == TMS_OK) status = tms_file_read(&stats->file->file, out->counts, counts->bytes, counts->offset, err);
     if (status == TMS_OK)
         status = tms_file_read(&stats->file->file, out->squares, squares->bytes, squares->offset, err);
     for (uint64_t i = 0; i < counts->n_elems && status == TMS_OK; i++)

@@ -8,8 +8,8 @@
  *     NAME.hessian      F32 [parts, cols, cols]   sums of x xT, lower triangle (only with Hessians)
  *
  * parts is the number of experts, 1 for others. Beside them lies tamis.calibration, U8, a JSON text: format (1),
- * fingerprint of the model (tms_net_fingerprint), architecture, data, sequences, seqlen, tokens, and `weights`: for every
- * weight that saw an input, by the name that GGUF files have for it, the name of that input. */
+ * fingerprint of the model (tms_net_fingerprint), architecture, data, sequences, seqlen, tokens, and `weights`: for
+ * every weight that saw an input, by the name that GGUF files have for it, the name of that input. */
 #ifndef TMS_CALIB_STATS_H
 #define TMS_CALIB_STATS_H
 

@@ -81,9 +81,16 @@ static tms_status show_rest(struct answer *a, struct tms_error *err)
     return tell(a, err);
 }
 
+static bool is_end(const struct answer *a, int32_t id)
+{
+    for (size_t i = 0; i < a->o->n_ends; i++)
+        if (a->o->ends[i] == id) return true;
+    return !a->o->ignore_end && a->tokenizer && tms_tokenizer_is_end(a->tokenizer, id);
+}
+
 static tms_status take(struct answer *a, int32_t id, struct tms_error *err)
 {
-    if (!a->o->ignore_end && a->tokenizer && tms_tokenizer_is_end(a->tokenizer, id)) {
+    if (is_end(a, id)) {
         end(a, TMS_STOP_END);
         return TMS_OK;
     }

@@ -422,6 +422,48 @@ uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i)
     return stored_bytes(net, &net->layers[i], true);
 }
 
+/* ---- matrices, for those who change them ---- */
+
+bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struct tms_net_matrix *out)
+{
+    const struct tms_weight *w;
+    while ((w = weight_at(net, &net->layers[layer], *at)) && !w->tensor) ++*at;
+    if (!w) return false;
+    size_t expert = *at < TMS_LINEARS ? 0 : *at - TMS_LINEARS, n = (size_t)net->config.experts.n;
+    *out = (struct tms_net_matrix){
+        .tensor = w->tensor, .expert = -1, .first_row = w->first_row, .rows = w->rows, .cols = w->cols};
+    if (*at < TMS_LINEARS) {
+        out->linear = (enum tms_linear)*at;
+    } else {
+        out->linear = (enum tms_linear)(TMS_LINEAR_EXPERT_GATE + expert / n);
+        out->expert = (int)(expert % n);
+    }
+    ++*at;
+    return true;
+}
+
+void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out)
+{
+    const struct tms_weight *w = weight_at(net, &net->layers[layer], at - 1);
+    float piece[TMS_DOT_PIECE + 16];
+    for (uint64_t r = 0; r < n; r++)
+        for (uint64_t col = 0; col < w->cols; col += TMS_DOT_PIECE) {
+            uint64_t n_cols = w->cols - col < TMS_DOT_PIECE ? w->cols - col : TMS_DOT_PIECE;
+            tms_weight_tile(w, first + r, 1, col, n_cols, piece, TMS_DOT_PIECE);
+            memcpy(out + r * w->cols + col, piece, n_cols * sizeof *out);
+        }
+}
+
+void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made, const uint8_t *rows)
+{
+    struct tms_weight *w = weight_at(net, &net->layers[layer], at - 1);
+    if (!w->replaced) w->stored = w->tensor, w->stored_row = w->first_row;
+    w->replaced = true;
+    w->tensor = made;
+    w->first_row = 0;
+    w->data = rows;
+}
+
 /* ---- opening ---- */
 
 tms_status tms_net_open(struct tms_net **out, const struct tms_source *source, struct tms_pool *pool,
@@ -542,8 +584,8 @@ bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear 
 uint64_t tms_net_fingerprint(const struct tms_net *net)
 {
     const struct tms_config *c = &net->config;
-    const uint64_t numbers[] = {c->n_layers, c->hidden,    c->ffn,         c->n_heads, c->n_kv_heads,
-                                c->head_dim, c->vocab,     c->experts.n,   c->experts.used, c->experts.ffn,
+    const uint64_t numbers[] = {c->n_layers,       c->hidden,         c->ffn,          c->n_heads,      c->n_kv_heads,
+                                c->head_dim,       c->vocab,          c->experts.n,    c->experts.used, c->experts.ffn,
                                 c->experts.shared, c->latent.kv_rank, c->latent.q_rank};
     uint64_t hash = XXH3_64bits(numbers, sizeof numbers);
     for (uint64_t l = 0; l <= c->n_layers; l++) {

@@ -117,6 +117,23 @@ bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear 
  * from it, another one for models of other training. */
 uint64_t tms_net_fingerprint(const struct tms_net *net);
 
+/* A matrix of a layer: part of a stored tensor where linear layers are fused or experts stacked. */
+struct tms_net_matrix {
+    const struct tms_tensor *tensor;
+    enum tms_linear linear;
+    int expert; /* -1: none */
+    uint64_t first_row, rows, cols;
+};
+/* Matrix *at of a layer, those of one tensor after each other; *at becomes that of the next one. Begin with 0; false
+ * when there are no more. */
+bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struct tms_net_matrix *out);
+/* Decodes rows [first, first + n) of matrix `at` (as it came from tms_net_matrix) of a held layer to out [n][cols]. */
+void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out);
+/* From now on, until it is dropped, a held layer computes with `rows`, stored as `made` says (a plain type), instead of
+ * matrix `at`. Both are borrowed. */
+void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made,
+                     const uint8_t *rows);
+
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);
 /* Bytes of working memory for passes over at most n_tokens tokens, logits of at most n_logits of them not counted. */

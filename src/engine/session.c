@@ -42,7 +42,8 @@ static tms_status describe(struct tms_session *s, const struct tms_session_optio
 tms_status tms_session_open(struct tms_session **out, const char *model, const struct tms_session_options *options,
                             struct tms_error *err)
 {
-    const struct tms_net_options net = {.int8_outlier = options->llm_int8 ? 6.0 : 0}; /* 6.0: Dettmers et al. 2022 */
+    const struct tms_net_options net = {.fast = options->fast,
+                                        .int8_outlier = options->llm_int8 ? 6.0 : 0}; /* 6.0: Dettmers et al. 2022 */
     struct tms_session *s = calloc(1, sizeof *s);
     if (!s) return tms_fail_memory(err, sizeof *s);
     s->kv.keep_first = (size_t)options->kv_keep_first;

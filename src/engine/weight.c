@@ -73,6 +73,8 @@ tms_status tms_weight_scales(struct tms_weight *w, struct tms_error *err)
 void tms_weight_drop(struct tms_weight *w)
 {
     if (!w->borrows) free(w->scales);
+    if (w->replaced) w->tensor = w->stored, w->first_row = w->stored_row;
+    w->replaced = false;
     w->borrows = false;
     w->scales = NULL;
     w->data = NULL;

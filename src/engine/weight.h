@@ -1,4 +1,5 @@
-/* A stored matrix [rows][cols], or a part of one that begins with a row of it, in memory (mapped or read), of which any tile can be decoded to f32. */
+/* A stored matrix [rows][cols], or a part of one that begins with a row of it, in memory (mapped or read), of which any
+ * tile can be decoded to f32. */
 #ifndef TMS_ENGINE_WEIGHT_H
 #define TMS_ENGINE_WEIGHT_H
 
@@ -12,8 +13,11 @@ struct tms_weight {
     uint64_t first_row;  /* of the tensor (of all its dimensions but the last together) */
     const uint8_t *data; /* the tensor's stored bytes; NULL while they are not held */
     bool borrows;        /* data and scales are another part's of the same tensor */
-    float *scales;       /* owned, if not borrowed; of tensors whose scales are tensors of their own: absmax of each block or row, or
-                          * FP8's scales of blocks [ceil(rows / b0)][ceil(cols / b1)] */
+    bool replaced;       /* by a matrix that is made (tms_net_replace), until it is dropped: */
+    const struct tms_tensor *stored; /* its own */
+    uint64_t stored_row;
+    float *scales; /* owned, if not borrowed; of tensors whose scales are tensors of their own: absmax of each block or
+                    * row, or FP8's scales of blocks [ceil(rows / b0)][ceil(cols / b1)] */
 };
 
 /* Looks up the shape; TMS_EINPUT if the tensor cannot be decoded. Nothing is read. */

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "eval/subjects.h"
 #include "eval/statistics.h"
+#include "file/utf8.h"
 
 enum { LEAST_CONTEXT = 8, LLAMA_CONTEXT = 512, FULL_CONTEXT = 2048 };
 
@@ -69,12 +70,26 @@ static tms_status parse_ids(struct windows *w, const char *path, const char *tex
     return TMS_OK;
 }
 
+/* The tokenizer would read other bytes as U+FFFD and the figures would be about a text that no one wrote. */
+static tms_status check_text(const char *path, const char *text, size_t n_bytes, struct tms_error *err)
+{
+    if (tms_is_utf8(text, n_bytes)) return TMS_OK;
+    size_t line = 1, start = 0, end;
+    for (;; start = end + 1, line++) { /* no character has a line end inside */
+        const char *found = memchr(text + start, '\n', n_bytes - start);
+        end = found ? (size_t)(found - text) : n_bytes;
+        if (!tms_is_utf8(text + start, end - start)) break;
+    }
+    return tms_fail(err, TMS_EINPUT, "%s: line %zu (from byte %zu on) is no UTF-8", path, line, start);
+}
+
 static tms_status read_tokens(struct windows *w, struct tms_subjects *s, struct tms_error *err)
 {
     const char *path = s->options->data ? s->options->data : s->options->ids;
     char *text = NULL;
     size_t n_bytes = 0;
     tms_status status = tms_file_text(path, INT32_MAX, &text, &n_bytes, err);
+    if (status == TMS_OK && s->options->data) status = check_text(path, text, n_bytes, err);
     if (status == TMS_OK)
         status = s->options->data ? tms_subjects_encode(s, path, text, n_bytes, &w->ids, &w->n_ids, &w->cap, err)
                                   : parse_ids(w, path, text, n_bytes, err);

@@ -21,7 +21,8 @@ tms_status tms_subjects_open(struct tms_subjects *s, const char *model, const st
     s->caches[0].keep_last = (size_t)options->cache_keep_last;
     s->caches[1] = tms_cache_exact();
     tms_status status = tms_cache_type(options->cache ? options->cache : "f32", &s->caches[0].type, err);
-    s->weights_alone = status == TMS_OK && s->caches[0].type == s->caches[1].type && options->int8_outlier == 0;
+    s->weights_alone =
+        status == TMS_OK && s->caches[0].type == s->caches[1].type && options->int8_outlier == 0 && !options->fast;
     for (size_t m = 0; m < s->n_models && status == TMS_OK; m++) {
         status = tms_source_open(&s->sources[m], s->paths[m], NULL, NULL, err);
         if (status == TMS_OK && s->sources[m]->kind == TMS_SOURCE_CONFIG)
@@ -99,9 +100,10 @@ int32_t tms_subjects_bos(const struct tms_subjects *s)
 
 static tms_status open_nets(struct tms_subjects *s, struct tms_error *err)
 {
-    const struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
+    struct tms_net_options o = {.bounded = s->options->ram != 0, .int8_outlier = s->options->int8_outlier};
     uint64_t vocab = 0;
     for (size_t m = 0; m < s->n_models; m++) {
+        o.fast = s->options->fast && m == 0;
         struct tms_net_info info;
         tms_status status = tms_net_open(&s->nets[m], s->sources[m], s->pool, &o, err);
         if (status != TMS_OK) return status;
@@ -167,7 +169,8 @@ tms_status tms_subjects_run(struct tms_subjects *s, const char *name, const stru
                             .ram = s->options->ram,
                             .progress = s->options->progress,
                             .progress_ctx = s->options->progress_ctx};
-    if (walk.ram) walk.resident = tms_resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
+    if (walk.ram)
+        walk.resident = tms_resident_bytes() + RESERVE + n_positions * (sizeof *positions + 2 * sizeof(double));
     status = tms_walk_plan(&plan, &walk, err);
     s->by_layer = plan.by_layer;
     s->planned_bytes = plan.bytes;

@@ -104,6 +104,17 @@ static tms_status put_model(struct tms_restoring *r, uint64_t n_pieces, uint64_t
     return failed ? tms_fail_memory(err, n_pieces * 16) : TMS_OK;
 }
 
+/* Phi-3's added tokens take the white space behind them, but for these; GGUF has no key for it, and llama.cpp has the
+ * same rule. */
+static bool strips_behind(const struct tms_restoring *r, const struct tms_token *token)
+{
+    static const char *const others[] = {"<unk>", "<s>", "<|endoftext|>"};
+    if (strcmp(r->source->arch->gguf, "phi3") != 0) return false;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (token->n == strlen(others[i]) && memcmp(token->text, others[i], token->n) == 0) return false;
+    return true;
+}
+
 tms_status tms_restore_spm(struct tms_restoring *r, struct tms_error *err)
 {
     static const char *const names[] = {"bos_token", "eos_token", "unk_token"};
@@ -123,7 +134,8 @@ tms_status tms_restore_spm(struct tms_restoring *r, struct tms_error *err)
     tms_status status = put_model(r, n_pieces, unknown, err);
     if (status != TMS_OK) return status;
 
-    json_t *settings = tms_restored_settings(r, "LlamaTokenizer"), *added = json_object();
+    bool gemma = strncmp(r->source->arch->gguf, "gemma", 5) == 0;
+    json_t *settings = tms_restored_settings(r, gemma ? "GemmaTokenizer" : "LlamaTokenizer"), *added = json_object();
     for (uint64_t id = 0; id < r->vocab.n; id++) {
         const struct tms_token *token = &r->vocab.tokens[id];
         char key[24];
@@ -131,7 +143,7 @@ tms_status tms_restore_spm(struct tms_restoring *r, struct tms_error *err)
         snprintf(key, sizeof key, "%llu", (unsigned long long)id);
         tms_restored_set(&added, key,
                          json_pack("{s:s%, s:b, s:b, s:b, s:b, s:b}", "content", token->text, token->n, "lstrip", 0,
-                                   "normalized", 0, "rstrip", 0, "single_word", 0, "special",
+                                   "normalized", 0, "rstrip", strips_behind(r, token), "single_word", 0, "special",
                                    token->type == TMS_TOKEN_CONTROL));
     }
     if (!added || json_object_size(added))

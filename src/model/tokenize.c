@@ -312,17 +312,56 @@ static struct found find_added(const struct tms_tokenizer *t, const struct tms_t
     return found;
 }
 
+/* Where in the way of a text added tokens are cut out. */
+enum pass {
+    PASS_TRUSTED, /* before everything, of those that wait for the normalizer only those in trusted parts */
+    PASS_RAW,
+    PASS_NORMALIZED,
+};
+
 struct encoding {
     struct tms_tokenizer *t;
     const struct tms_tokenize_options *options;
+    const uint8_t *text; /* all of it */
     struct tms_ids out;
 };
+
+/* Whether the token occurs in what is trusted: then it is markup, special or not. */
+static bool is_markup(const struct encoding *e, const struct tms_added_token *token)
+{
+    for (size_t i = 0; i < e->options->n_trusted; i++) {
+        const struct tms_text_span *s = &e->options->trusted[i];
+        if (memmem(e->text + s->begin, s->end - s->begin, e->t->added_texts.data + token->offset, token->n))
+            return true;
+    }
+    return false;
+}
+
+static bool is_trusted(const struct encoding *e, const uint8_t *begin, const uint8_t *end)
+{
+    for (size_t i = 0; i < e->options->n_trusted; i++) {
+        const struct tms_text_span *s = &e->options->trusted[i];
+        if (begin >= e->text + s->begin && end <= e->text + s->end) return true;
+    }
+    return false;
+}
+
+/* Whether an added token that was found is one, or plain text. */
+static bool counts(const struct encoding *e, enum pass pass, const struct found *found)
+{
+    if (!e->options->n_trusted) return !(found->token->special && e->options->no_parse_special);
+    if (!found->token->special && !is_markup(e, found->token)) return pass != PASS_TRUSTED;
+    return pass != PASS_NORMALIZED && is_trusted(e, found->begin, found->end);
+}
+
 typedef tms_status (*stretch_fn)(struct encoding *e, const uint8_t *text, size_t n, bool first, struct tms_error *err);
 
 /* Cuts added tokens out of a text; what lies between them goes to `stretch`. */
-static tms_status cut_out(struct encoding *e, const struct tms_trie *trie, const bool starts[256], const uint8_t *text,
-                          size_t n, bool first, stretch_fn stretch, struct tms_error *err)
+static tms_status cut_out(struct encoding *e, enum pass pass, const uint8_t *text, size_t n, bool first,
+                          stretch_fn stretch, struct tms_error *err)
 {
+    const struct tms_trie *trie = pass == PASS_RAW ? &e->t->added_raw : &e->t->added_normalized;
+    const bool *starts = pass == PASS_RAW ? e->t->starts_raw : e->t->starts_normalized;
     const uint8_t *done = text, *at = text, *end = text + n;
     tms_status status;
     while (trie->n_edges) {
@@ -331,7 +370,7 @@ static tms_status cut_out(struct encoding *e, const struct tms_trie *trie, const
         if (!token) break;
         at = found.end;
         /* A token may begin in the space that the one before took in: the library takes both. */
-        if ((token->special && e->options->no_parse_special) ||
+        if (!counts(e, pass, &found) ||
             (token->single_word && (is_word_before(text, found.begin) || is_word_at(found.end, end))))
             continue;
         if (token->left_strip) {
@@ -369,10 +408,14 @@ static tms_status normalize(struct encoding *e, const uint8_t *text, size_t n, b
         text = normal.data;
         n = normal.n;
     }
-    if (status == TMS_OK && n)
-        status = cut_out(e, &t->added_normalized, t->starts_normalized, text, n, first, cut, err);
+    if (status == TMS_OK && n) status = cut_out(e, PASS_NORMALIZED, text, n, first, cut, err);
     tms_buf_free(&normal);
     return status;
+}
+
+static tms_status cut_raw(struct encoding *e, const uint8_t *text, size_t n, bool first, struct tms_error *err)
+{
+    return cut_out(e, PASS_RAW, text, n, first, normalize, err);
 }
 
 tms_status tms_tokenizer_encode(struct tms_tokenizer *t, const char *text, size_t n_bytes,
@@ -380,14 +423,15 @@ tms_status tms_tokenizer_encode(struct tms_tokenizer *t, const char *text, size_
                                 struct tms_error *err)
 {
     static const struct tms_tokenize_options none = {0};
-    struct encoding e = {t, options ? options : &none, {ids, n, cap}};
     const uint8_t *bytes = (const uint8_t *)text;
+    struct encoding e = {t, options ? options : &none, bytes, {ids, n, cap}};
     size_t before = *n;
     tms_status status = TMS_OK;
     if (n_bytes > TMS_MAX_ENCODED / 4)
         return tms_fail(err, TMS_EUSAGE, "a text of %zu bytes is too long: at most %u are read at once", n_bytes,
                         TMS_MAX_ENCODED / 4);
     if (n_bytes && !tms_is_utf8(text, n_bytes)) {
+        if (e.options->n_trusted) return tms_fail(err, TMS_EUSAGE, "a text with trusted parts is no UTF-8");
         t->clean.n = 0;
         tms_put_lossy(&t->clean, bytes, n_bytes);
         if (t->clean.failed) {
@@ -400,7 +444,8 @@ tms_status tms_tokenizer_encode(struct tms_tokenizer *t, const char *text, size_
     for (size_t i = 0; e.options->special && i < t->n_before; i++)
         if (!tms_put_id(&e.out, t->before[i])) status = tms_fail_memory(err, sizeof **ids);
     if (status == TMS_OK && n_bytes)
-        status = cut_out(&e, &t->added_raw, t->starts_raw, bytes, n_bytes, true, normalize, err);
+        status = e.options->n_trusted ? cut_out(&e, PASS_TRUSTED, bytes, n_bytes, true, cut_raw, err)
+                                      : cut_raw(&e, bytes, n_bytes, true, err);
     for (size_t i = 0; e.options->special && i < t->n_after && status == TMS_OK; i++)
         if (!tms_put_id(&e.out, t->after[i])) status = tms_fail_memory(err, sizeof **ids);
     if (status != TMS_OK) *n = before;

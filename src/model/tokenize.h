@@ -19,9 +19,18 @@ tms_status tms_tokenizer_open(struct tms_tokenizer **out, const struct tms_sourc
 tms_status tms_tokenizer_open_path(struct tms_tokenizer **out, const char *path, struct tms_error *err);
 void tms_tokenizer_close(struct tms_tokenizer *t); /* NULL is allowed */
 
+/* Bytes [begin, end) of a text. */
+struct tms_text_span {
+    size_t begin, end;
+};
+
 struct tms_tokenize_options {
     bool special;          /* with what the file puts around a text: tokenizer.json's post-processor, GGUF's add_* */
     bool no_parse_special; /* the texts of special tokens are plain text (input that is not trusted) */
+    /* The parts of the text that are trusted, in order: only there are special tokens read, and added tokens that are
+     * not special but occur in one of these parts. With them, the text must be UTF-8. */
+    const struct tms_text_span *trusted;
+    size_t n_trusted;
 };
 /* Appends the ids of a text to *ids (grown with realloc: *n ids, room for *cap). Bytes that are no UTF-8 are read as
  * U+FFFD. `options` may be NULL. On failure *ids keeps what it had, perhaps in a larger room. */

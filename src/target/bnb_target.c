@@ -21,6 +21,10 @@
 
 #define LONGEST_OFFSET "-1.2345678901234567e-123" /* no f32's repr is longer */
 
+/* transformers 5 keeps the experts of a mixture in one tensor, which bitsandbytes does not quantize, and cannot load
+ * quantized ones. "shared_experts" are ordinary layers. */
+#define EXPERTS ".experts."
+
 /* Modules that are no nn.Linear, or that transformers leaves alone, by parts of their names. */
 static bool is_linear(const char *name, uint32_t n_dims)
 {
@@ -39,6 +43,7 @@ static bool is_linear(const char *name, uint32_t n_dims)
         "mlp.gate.weight",
         "block_sparse_moe.gate.weight",
         "router",
+        EXPERTS,
     };
     if (n_dims != 2 || !tms_ends_with(name, ".weight")) return false;
     for (size_t i = 0; i < sizeof not_linear / sizeof *not_linear; i++)
@@ -192,7 +197,8 @@ static tms_status add_tensor(struct plan *p, size_t index)
     from.n_dims = tms_source_shape(tensor, from.shape);
     if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
     if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
-    if (is_linear(tensor->name, tensor->n_dims) && is_float(tensor->type)) return add_quantized(p, &from);
+    bool spare = s->arch && tms_arch_is_spare(s->arch, &s->config, tensor->name); /* layers that are not loaded */
+    if (!spare && is_linear(tensor->name, tensor->n_dims) && is_float(tensor->type)) return add_quantized(p, &from);
     if (!tms_st_dtype_name(tensor->type))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': type %s cannot be stored in safetensors", file,
                         tensor->name, tms_codec(tensor->type)->name);
@@ -237,7 +243,7 @@ static tms_status add_gguf_tensors(struct plan *p, const struct tms_config *conf
         bool linear = is_linear(tensors[i].name, tensors[i].n_dims);
         bool bias = tms_ends_with(tensors[i].name, ".e_score_correction_bias"); /* float32 in every folder */
         enum tms_type type = bias ? TMS_F32 : p->dtype;
-        if (tms_turn_is_dense(&tensors[i].turn) == false)
+        if (!tms_turn_is_dense(&tensors[i].turn))
             status = tms_fail(p->err, TMS_EINPUT,
                               "%s: tensor '%s' is half of '%s', which %s cannot write from GGUF; make a folder first "
                               "(--to hf:bf16) and quantize that",
@@ -344,6 +350,18 @@ static tms_status plan_from_folder(struct plan *p, const struct tms_target_optio
     return status == TMS_OK && !options->preview ? make_config(t, p->err) : status;
 }
 
+static void warn_of_experts(const struct tms_target *t, const struct tms_target_options *options)
+{
+    bool any = false;
+    char line[200];
+    for (size_t i = 0; i < t->n_outs && !any; i++) any = strstr(t->outs[i].name, EXPERTS) != NULL;
+    if (!any || !options->warn) return;
+    snprintf(line, sizeof line,
+             "%s: experts stay as they are: transformers keeps them in one tensor that bitsandbytes does not quantize",
+             t->spec.name);
+    options->warn(options->warn_ctx, line);
+}
+
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
 {
     struct plan p = {.t = t, .err = err, .dtype = TMS_TYPE_NONE};
@@ -352,5 +370,6 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
     if (status == TMS_OK && t->n_quantized == 0)
         status =
             tms_fail(err, TMS_EINPUT, "%s: has no linear layers that %s could quantize", t->source->path, t->spec.name);
+    if (status == TMS_OK) warn_of_experts(t, options);
     return status == TMS_OK ? tms_hf_out_lay_out(t, options, err) : status;
 }

@@ -1,4 +1,5 @@
-/* Targets in GGUF: which tensors, of which types, in which order and file, with which key-values. */
+/* Targets in GGUF: of which types their tensors (gguf_tensors.c) are, in which order and file, with which key-values.
+ */
 #include "target/target.h"
 
 #include <stdio.h>
@@ -10,274 +11,17 @@
 #include "model/metadata.h"
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
+#include "target/gguf_tensors.h"
 #include "target/override.h"
 #include "target/provenance.h"
-
-/* ---- names: every source tensor gets its GGUF name ---- */
-
-struct planned {
-    size_t n_parts; /* source tensors that it is made of, one behind the other; 0 for one that tamis makes itself */
-    size_t source;  /* index of the only one … */
-    const size_t *parts; /* … or of all of them (experts) */
-    const char *name;
-    const char *old_name; /* before --prune-layers renumbered it: importance weights go by it */
-    struct tms_turn turn;
-    const float *contents;
-    uint32_t n_dims;
-    uint64_t shape[TMS_ST_MAX_DIMS];
-    enum tms_type type;
-    bool fallback;
-};
-
-struct plan {
-    struct tms_target *t;
-    const struct tms_target_options *options;
-    struct tms_error *err;
-    struct planned *tensors;
-    size_t n;
-    struct stacks *stacks;  /* folders of mixtures: [layers] */
-    uint32_t n_layers_kept; /* with --prune-layers; else 0 */
-};
-
-/* A table of n divisors of rope's frequencies; they live as long as the target. */
-static struct planned *plan_table(struct plan *p, const char *name, uint64_t n, float **contents)
-{
-    *contents = tms_arena_alloc(&p->t->arena, n * sizeof(float));
-    if (!*contents) return NULL;
-    struct planned *to = &p->tensors[p->n++];
-    *to = (struct planned){.name = name, .contents = *contents, .n_dims = 1, .shape = {n}, .type = TMS_F32};
-    return to;
-}
-
-static tms_status plan_rope_tables(struct plan *p)
-{
-    const struct tms_config *config = &p->t->source->config;
-    const struct tms_rope *rope = &config->rope;
-    uint64_t half = tms_config_rope_dim(config) / 2;
-    float *freqs, *factors[2];
-    if (rope->kind == TMS_ROPE_LLAMA3) {
-        if (!plan_table(p, "rope_freqs.weight", half, &freqs)) return tms_fail_memory(p->err, half * 4);
-        tms_rope_freqs(config, freqs);
-    } else if (rope->kind == TMS_ROPE_LONGROPE) {
-        if (rope->n_factors != half)
-            return tms_fail(p->err, TMS_EINPUT, "%s/config.json: rope scaling has %llu factors, half a head is %llu",
-                            p->t->source->path, (unsigned long long)rope->n_factors, (unsigned long long)half);
-        if (!plan_table(p, "rope_factors_long.weight", half, &factors[0]) ||
-            !plan_table(p, "rope_factors_short.weight", half, &factors[1]))
-            return tms_fail_memory(p->err, half * 8);
-        memcpy(factors[0], rope->long_factors, half * sizeof(float));
-        memcpy(factors[1], rope->short_factors, half * sizeof(float));
-    }
-    return TMS_OK;
-}
-
-static const char *file_of(const struct tms_source *s, const struct tms_tensor *tensor)
-{
-    return s->n_files ? s->files[tensor->file]->path : s->path;
-}
-
-static tms_status check_hf_tensor(const struct plan *p, const struct tms_tensor *tensor,
-                                  const struct tms_arch_tensor *row)
-{
-    const struct tms_source *s = p->t->source;
-    uint64_t want[2];
-    uint32_t n_dims = tms_arch_shape(&s->config, row, want);
-    if (tensor->n_dims != n_dims || tensor->shape[0] != want[0] || (n_dims == 2 && tensor->shape[1] != want[1]))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its shape is not [%llu%s%.0llu] as config.json says",
-                        file_of(s, tensor), tensor->name, (unsigned long long)want[0], n_dims == 2 ? ", " : "",
-                        (unsigned long long)(n_dims == 2 ? want[1] : 0));
-    if (!tms_source_decodes(tensor))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode",
-                        file_of(s, tensor), tensor->name, tms_codec(tensor->type)->name);
-    return TMS_OK;
-}
-
-static struct tms_turn turn_of(const struct tms_source *s, const struct tms_tensor *tensor,
-                               const struct tms_arch_tensor *row)
-{
-    bool q = row->transform == TMS_PERMUTE_Q, k = row->transform == TMS_PERMUTE_K;
-    if (row->transform == TMS_PLUS_ONE) return tms_turn_shift(TMS_TURN_PLUS_ONE);
-    if (!s->arch->permutes || !(q || k)) return tms_turn_none(0);
-    return tms_turn_heads(TMS_TURN_NEIGHBOURS, s->config.head_dim, tensor->n_dims > 1 ? tensor->cols : 1);
-}
-
-static tms_status plan_one(struct plan *p, size_t index, const struct tms_arch_tensor *row, int layer)
-{
-    const struct tms_source *s = p->t->source;
-    const struct tms_tensor *tensor = &s->tensors[index];
-    char name[128];
-    tms_arch_name(name, sizeof name, row->gguf, layer, -1);
-    struct planned *to = &p->tensors[p->n++];
-    *to = (struct planned){.n_parts = 1,
-                           .source = index,
-                           .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
-                           .turn = turn_of(s, tensor, row),
-                           .n_dims = tensor->n_dims};
-    memcpy(to->shape, tensor->shape, sizeof to->shape);
-    return to->name ? TMS_OK : tms_fail_memory(p->err, sizeof name);
-}
-
-/* DeepSeek's kv_b: keys and values become tensors of their own. */
-static tms_status plan_kv(struct plan *p, size_t index, int layer)
-{
-    const struct tms_source *s = p->t->source;
-    for (enum tms_kv_part part = TMS_KV_PART_KEYS; part <= TMS_KV_PART_VALUES; part++) {
-        char name[128];
-        tms_arch_kv_name(name, sizeof name, part, layer);
-        struct planned *to = &p->tensors[p->n++];
-        *to = (struct planned){
-            .n_parts = 1,
-            .source = index,
-            .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
-            .turn = tms_turn_latent(part == TMS_KV_PART_KEYS ? TMS_TURN_KEYS : TMS_TURN_VALUES, &s->config.latent),
-            .n_dims = 3};
-        if (!to->name) return tms_fail_memory(p->err, sizeof name);
-        tms_arch_kv_shape(&s->config, part, to->shape);
-    }
-    return TMS_OK;
-}
-
-/* ---- experts ---- */
-
-/* The three stacks of a layer, while its tensors come by: they stand where the last of them was read, in the order of
- * their Hugging Face names, as llama.cpp's converter writes them. */
-enum { STACKS = 3 };
-struct stacks {
-    const struct tms_arch_tensor *rows[STACKS];
-    size_t *parts[STACKS]; /* [experts] */
-    size_t n_seen;
-};
-
-static tms_status close_stacks(struct plan *p, const struct stacks *stacks, int layer)
-{
-    const struct tms_source *s = p->t->source;
-    bool done[STACKS] = {false};
-    for (int count = 0; count < STACKS; count++) {
-        int next = -1;
-        char name[128];
-        for (int k = 0; k < STACKS; k++)
-            if (!done[k] && (next < 0 || strcmp(stacks->rows[k]->hf, stacks->rows[next]->hf) < 0)) next = k;
-        done[next] = true;
-        tms_arch_name(name, sizeof name, stacks->rows[next]->gguf, layer, -1);
-        struct planned *to = &p->tensors[p->n++];
-        *to = (struct planned){.n_parts = (size_t)s->config.experts.n,
-                               .parts = stacks->parts[next],
-                               .name = tms_arena_strndup(&p->t->arena, name, strlen(name)),
-                               .turn = tms_turn_none(0),
-                               .n_dims = 3,
-                               .shape = {s->config.experts.n}};
-        if (!to->name) return tms_fail_memory(p->err, sizeof name);
-        tms_arch_shape(&s->config, stacks->rows[next], to->shape + 1);
-    }
-    return TMS_OK;
-}
-
-static tms_status plan_expert(struct plan *p, size_t index, const struct tms_arch_tensor *row, int layer, int expert)
-{
-    const struct tms_source *s = p->t->source;
-    uint64_t n = s->config.experts.n;
-    struct stacks *stacks = &p->stacks[layer];
-    int k = 0;
-    while (k < STACKS && stacks->rows[k] && stacks->rows[k] != row) k++;
-    if (k == STACKS || expert < 0 || (uint64_t)expert >= n)
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': config.json says %llu experts",
-                        file_of(s, &s->tensors[index]), s->tensors[index].name, (unsigned long long)n);
-    if (!stacks->rows[k]) {
-        stacks->rows[k] = row;
-        stacks->parts[k] = tms_arena_alloc(&p->t->arena, n * sizeof(size_t));
-        if (!stacks->parts[k]) return tms_fail_memory(p->err, n * sizeof(size_t));
-    }
-    stacks->parts[k][expert] = index;
-    /* all are there: require_all looked */
-    return ++stacks->n_seen == STACKS * n ? close_stacks(p, stacks, layer) : TMS_OK;
-}
-
-/* ---- all of a folder ---- */
-
-static tms_status plan_hf_tensor(struct plan *p, size_t index)
-{
-    const struct tms_source *s = p->t->source;
-    const struct tms_tensor *tensor = &s->tensors[index];
-    int layer, expert;
-    if (tensor->is_scale || tms_arch_ignores(tensor->name) || tms_arch_is_spare(s->arch, &s->config, tensor->name))
-        return TMS_OK;
-    const struct tms_arch_tensor *row = tms_arch_explain(s->arch, tensor->name, &layer, &expert);
-    if (!row || layer >= (int)s->config.n_layers ||
-        (row->when >= TMS_DENSE && !tms_arch_has(s->arch, &s->config, row, layer)))
-        return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is nothing that %s has; it has no place in a GGUF file",
-                        file_of(s, tensor), tensor->name, s->arch->class_name);
-    if (row->when == TMS_UNTIED && s->config.tied) return TMS_OK; /* a second copy of the embedding */
-    tms_status status = check_hf_tensor(p, tensor, row);
-    if (status != TMS_OK) return status;
-    if (row->transform == TMS_STACK) return plan_expert(p, index, row, layer, expert);
-    if (row->transform == TMS_SPLIT_KV) return plan_kv(p, index, layer);
-    return plan_one(p, index, row, layer);
-}
-
-/* Every tensor that the architecture has must be there. */
-static tms_status require_all(const struct plan *p)
-{
-    const struct tms_source *s = p->t->source;
-    struct tms_arch_step step = {0};
-    while (tms_arch_next(&step, s->arch, &s->config)) {
-        char name[128];
-        tms_arch_name(name, sizeof name, step.row->hf, step.layer, step.expert);
-        if (!tms_source_find(s, name)) return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' is missing", s->path, name);
-    }
-    return TMS_OK;
-}
-
-static tms_status plan_hf(struct plan *p)
-{
-    const struct tms_source *s = p->t->source;
-    if (!s->has_config)
-        return tms_fail(p->err, TMS_EINPUT,
-                        "%s: a GGUF file needs the whole folder (config.json, tokenizer), not one shard", s->path);
-    if (!s->arch)
-        return tms_fail(p->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s",
-                        s->path, tms_source_arch_name(s), tms_arch_known());
-    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
-        return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
-                        s->config.quant_method);
-    if (!s->config.has_shape)
-        return tms_fail(p->err, TMS_EINPUT, "%s/config.json: lacks numbers that give the shape of a decoder", s->path);
-    const json_t *part = json_object_get(s->config_json, "partial_rotary_factor");
-    if (part && !json_is_null(part) && json_number_value(part) != 1)
-        return tms_fail(p->err, TMS_EINPUT,
-                        "%s/config.json: \"partial_rotary_factor\" is not 1, the only one supported", s->path);
-    tms_status status = require_all(p);
-    p->stacks = tms_calloc(s->config.n_layers, sizeof *p->stacks);
-    if (!p->stacks) status = tms_fail_memory(p->err, s->config.n_layers * sizeof *p->stacks);
-    if (status == TMS_OK) status = plan_rope_tables(p);
-    for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++) status = plan_hf_tensor(p, i);
-    return status;
-}
-
-static tms_status plan_gguf_source(struct plan *p)
-{
-    const struct tms_source *s = p->t->source;
-    if (p->options->converter)
-        return tms_fail(p->err, TMS_EUSAGE, "%s: is a GGUF file already; `tamis quantize` changes its types", s->path);
-    for (size_t i = 0; i < s->n_tensors; i++) {
-        struct planned *to = &p->tensors[p->n++];
-        *to = (struct planned){.n_parts = 1,
-                               .source = i,
-                               .name = s->tensors[i].name,
-                               .turn = tms_turn_none(0),
-                               .n_dims = s->tensors[i].n_dims,
-                               .type = s->tensors[i].type};
-        memcpy(to->shape, s->tensors[i].shape, sizeof to->shape);
-    }
-    return TMS_OK;
-}
 
 /* ---- types ---- */
 
 /* The converter's rule: vectors, norms and routers F32, matrices as asked, F16 where their rows do not fit. */
-static void assign_converter_types(struct plan *p, enum tms_type type)
+static void assign_converter_types(struct tms_gguf_plan *p, enum tms_type type)
 {
     for (size_t i = 0; i < p->n; i++) {
-        struct planned *to = &p->tensors[i];
+        struct tms_planned *to = &p->tensors[i];
         bool matrix = to->n_dims >= 2 && tms_ends_with(to->name, ".weight") &&
                       !tms_ends_with(to->name, "_norm.weight") && !strstr(to->name, ".ffn_gate_inp");
         to->type = matrix && !to->contents ? type : TMS_F32;
@@ -335,7 +79,8 @@ static tms_status type_named(const char *name, const char *option, enum tms_type
     return TMS_OK;
 }
 
-static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o, struct tms_type_override *overrides)
+static tms_status mixture_options(struct tms_gguf_plan *p, struct tms_mixture_options *o,
+                                  struct tms_type_override *overrides)
 {
     const struct tms_quantize_options *user = p->options->user;
     *o = (struct tms_mixture_options){.has_weights = p->options->imatrix != NULL,
@@ -353,13 +98,14 @@ static tms_status mixture_options(struct plan *p, struct tms_mixture_options *o,
     return status;
 }
 
-/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. llama-quantize writes what is left. */
-static void drop_dims(struct planned *t)
+/* As ggml counts dimensions: those of 1 behind all others (GGUF's order) are none. llama-quantize writes what is left.
+ */
+static void drop_dims(struct tms_planned *t)
 {
     while (t->n_dims > 1 && t->shape[0] == 1) memmove(t->shape, t->shape + 1, --t->n_dims * sizeof *t->shape);
 }
 
-static tms_status assign_mixture(struct plan *p)
+static tms_status assign_mixture(struct tms_gguf_plan *p)
 {
     const struct tms_source *s = p->t->source;
     struct tms_mixture_tensor *m = tms_calloc(p->n, sizeof *m);
@@ -369,7 +115,7 @@ static tms_status assign_mixture(struct plan *p)
     tms_status status = m && overrides ? TMS_OK : tms_fail_memory(p->err, p->n * sizeof *m);
     if (status == TMS_OK) status = mixture_options(p, &o, overrides);
     for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
-        struct planned *to = &p->tensors[i];
+        struct tms_planned *to = &p->tensors[i];
         if (p->t->spec.ftype->id != TMS_FTYPE_COPY) drop_dims(to);
         m[i] = (struct tms_mixture_tensor){.name = to->name,
                                            .n_dims = to->n_dims,
@@ -421,7 +167,7 @@ static tms_status parse_layers(const char *text, bool *pruned, size_t n_layers, 
 }
 
 /* Drops the tensors of pruned layers and renumbers the others. */
-static tms_status prune_layers(struct plan *p)
+static tms_status prune_layers(struct tms_gguf_plan *p)
 {
     enum { MOST = 1 << 13 };
     const char *text = p->options->user->prune_layers;
@@ -438,7 +184,7 @@ static tms_status prune_layers(struct plan *p)
     for (size_t i = 0; i < n_layers; i++) numbers[i] = pruned[i] ? 0 : next++;
     if (status == TMS_OK && next == 0) status = tms_fail(p->err, TMS_EUSAGE, "--prune-layers leaves no layer");
     for (size_t i = 0; i < p->n && status == TMS_OK; i++) {
-        struct planned t = p->tensors[i];
+        struct tms_planned t = p->tensors[i];
         if (sscanf(t.name, "blk.%d.%n", &layer, &at) == 1 && layer >= 0 && layer < MOST) {
             if (pruned[layer]) continue;
             t.old_name = t.name;
@@ -454,7 +200,7 @@ static tms_status prune_layers(struct plan *p)
 
 /* ---- files and key-values ---- */
 
-static tms_status build_kvs(struct plan *p, int file_type)
+static tms_status build_kvs(struct tms_gguf_plan *p, int file_type)
 {
     struct tms_target *t = p->t;
     const struct tms_source *s = t->source;
@@ -516,7 +262,7 @@ static tms_status build_kvs(struct plan *p, int file_type)
 }
 
 /* Gives every tensor its file: greedily, at least one tensor a file, as llama.cpp's converter splits. */
-static uint32_t split_files(struct plan *p)
+static uint32_t split_files(struct tms_gguf_plan *p)
 {
     uint64_t bytes = 0, count = 0;
     uint32_t file = 0;
@@ -540,7 +286,7 @@ static uint32_t split_files(struct plan *p)
     return file + 1;
 }
 
-static tms_status lay_out(struct plan *p)
+static tms_status lay_out(struct tms_gguf_plan *p)
 {
     struct tms_target *t = p->t;
     size_t n_files = split_files(p);
@@ -593,12 +339,12 @@ done:
 
 static int compare_planned(const void *a, const void *b)
 {
-    const struct planned *pa = a, *pb = b;
+    const struct tms_planned *pa = a, *pb = b;
     return tms_mixture_compare_names(pa->name, pb->name);
 }
 
 /* Part `part` of a tensor. */
-static tms_status add_part(struct plan *p, const struct planned *from, size_t part, const float *weights)
+static tms_status add_part(struct tms_gguf_plan *p, const struct tms_planned *from, size_t part, const float *weights)
 {
     struct tms_target *t = p->t;
     size_t index = from->parts ? from->parts[part] : from->source, out_index = t->n_outs - 1;
@@ -632,7 +378,7 @@ static tms_status add_part(struct plan *p, const struct planned *from, size_t pa
     return TMS_OK;
 }
 
-static tms_status add_planned(struct plan *p, const struct planned *from)
+static tms_status add_planned(struct tms_gguf_plan *p, const struct tms_planned *from)
 {
     struct tms_target *t = p->t;
     const struct tms_file_type *ftype = t->spec.ftype;
@@ -673,16 +419,9 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
 tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
 {
     const struct tms_source *s = t->source;
-    struct plan p = {.t = t, .options = options, .err = err};
-    tms_status status = TMS_OK;
+    struct tms_gguf_plan p = {.t = t, .options = options, .err = err};
     const struct tms_file_type *ftype = t->spec.ftype;
-    /* kv_b becomes two, tables of rope are two at most */
-    p.tensors = tms_calloc(2 * (uint64_t)s->n_tensors + 2, sizeof *p.tensors);
-    if (!p.tensors) return tms_fail_memory(err, s->n_tensors * sizeof *p.tensors);
-    if (s->kind == TMS_SOURCE_GGUF)
-        status = plan_gguf_source(&p);
-    else
-        status = plan_hf(&p);
+    tms_status status = tms_gguf_plan_tensors(&p);
     if (status == TMS_OK) status = prune_layers(&p);
     if (status != TMS_OK) goto done;
 
@@ -705,7 +444,6 @@ tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_op
     if (status == TMS_OK) tms_target_warn_of_again(t, options);
     if (status == TMS_OK && !options->preview) status = lay_out(&p);
 done:
-    free(p.stacks);
     free(p.tensors);
     return status;
 }

@@ -313,6 +313,18 @@ static void encode(const struct tms_route *route, const struct tms_out_tensor *o
     }
 }
 
+/* Codes that a method made before. */
+static tms_status read_made(const struct tms_route *route, uint64_t offset, uint64_t n, uint8_t *codes,
+                            struct tms_error *err)
+{
+    struct tms_file file;
+    tms_status status = tms_file_open(&file, route->made, err);
+    if (status != TMS_OK) return status;
+    status = tms_file_read(&file, codes, n, offset, err);
+    tms_file_close(&file);
+    return status;
+}
+
 /* The value of `turned` that is at fault, as a place in the source: the first value there that became it. */
 static size_t blame_source(const struct tms_route *route, const struct scratch *s, uint64_t n, const float *turned,
                            size_t at)
@@ -367,8 +379,12 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         exact = true;
         break;
     case TMS_ROUTE_CODEC:
-        encode(route, &use->target->outs[route->out], x, first, n, s->codes);
         bytes = tms_codec_bytes(route->codec, n);
+        if (route->made)
+            status = read_made(route, tms_codec_bytes(route->codec, first - turn->start), bytes, s->codes, err);
+        else
+            encode(route, &use->target->outs[route->out], x, first, n, s->codes);
+        if (status != TMS_OK) return status;
         offset = tms_codec_bytes(route->codec, first);
         exact = route->codec->id == TMS_F32;
         if (!exact) route->codec->decode(s->codes, s->back, n);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/sha256.h"
+#include "target/calibrated.h"
 #include "target/manifest.h"
 #include "target/pipeline.h"
 
@@ -23,6 +24,8 @@ struct order {
     struct tms_result *results;
     struct tms_pool *pool;
     struct tms_imatrix *imatrix;
+    bool calibrated;
+    struct tms_samples samples; /* of a method that reads a text */
     /* with --provenance or --manifest */
     struct tms_hashed_files source_files;
     char source_hash[72], imatrix_sha256[65];
@@ -256,6 +259,28 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     return t->path ? TMS_OK : tms_fail_memory(err, strlen(out));
 }
 
+static tms_status make_out_folder(const char *out, struct tms_error *err)
+{
+    if (tms_path_is_dir(out)) return TMS_OK;
+    if (mkdir(out, 0777) != 0)
+        return tms_fail(err, TMS_EIO, "%s: the folder cannot be created (does the one above it exist?)", out);
+    return TMS_OK;
+}
+
+/* Codes of methods that read a text, target after target. */
+static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
+{
+    for (size_t i = 0; i < o->n; i++)
+        if (o->targets[i]->spec.dialect != TMS_DIALECT_GGUF)
+            return tms_fail(err, TMS_EUSAGE, "%s: method gptq writes GGUF types only", o->targets[i]->spec.name);
+    if (o->options->dry_run) return TMS_OK;
+    tms_status status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
+    if (status == TMS_OK) status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
+        status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->options, err);
+    return status;
+}
+
 tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options, struct tms_error *err)
 {
     struct tms_imatrix_options io = {.include = options->include_weights,
@@ -267,14 +292,6 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
     return tms_imatrix_open(out, options->imatrix, &io, err);
 }
 
-static tms_status make_out_folder(const char *out, struct tms_error *err)
-{
-    if (tms_path_is_dir(out)) return TMS_OK;
-    if (mkdir(out, 0777) != 0)
-        return tms_fail(err, TMS_EIO, "%s: the folder cannot be created (does the one above it exist?)", out);
-    return TMS_OK;
-}
-
 static tms_status write_model(const char *model, const char *out, const struct tms_quantize_options *options,
                               bool converter, struct tms_result **results, double *seconds, uint64_t *source_bytes,
                               struct tms_error *err)
@@ -283,6 +300,8 @@ static tms_status write_model(const char *model, const char *out, const struct t
     struct order o = {.options = options, .n = options->n_types};
     tms_status status;
     if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");
+    status = tms_calibrated_check(options, &o.calibrated, err);
+    if (status != TMS_OK) return status;
     o.targets = tms_calloc(o.n, sizeof *o.targets);
     o.stats = tms_calloc(o.n, sizeof *o.stats);
     o.results = tms_calloc(o.n, sizeof *o.results);
@@ -301,11 +320,13 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK && tells_provenance(&o)) status = hash_inputs(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
         status = plan_one(&o, i, options->types[i], out, converter, err);
+    if (status == TMS_OK && o.calibrated) status = calibrate(&o, out, err);
     if (status == TMS_OK && !options->dry_run) {
         bool made = o.n > 1 && !tms_path_is_dir(out);
         status = o.n > 1 ? make_out_folder(out, err) : TMS_OK;
         for (size_t i = 0; i < o.n && status == TMS_OK; i++) status = create_outputs(&o, o.targets[i], err);
         if (status == TMS_OK) status = fill(&o, source_bytes, err);
+        for (size_t i = 0; i < o.n && status == TMS_OK && o.calibrated; i++) tms_calibrated_done(o.targets[i]);
         if (status == TMS_OK && options->manifest) status = write_manifest(&o, err);
         if (status != TMS_OK) {
             for (size_t i = 0; i < o.n; i++) {
@@ -320,6 +341,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     for (size_t i = 0; o.targets && i < o.n; i++) tms_target_free(o.targets[i]);
     tms_source_close(o.source);
     tms_imatrix_close(o.imatrix);
+    tms_samples_free(&o.samples);
     tms_output_discard(o.manifest);
     tms_hashed_files_free(&o.source_files);
     for (size_t i = 0; o.recipes && i < o.n; i++) free(o.recipes[i]);

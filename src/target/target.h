@@ -44,6 +44,7 @@ struct tms_route {
     const struct tms_codec *codec;
     const float *weights;   /* CODEC: importance of the output's columns, [matrices][cols], or NULL; borrowed from the
                              * imatrix */
+    const char *made;       /* CODEC: a file with the codes, in the order of the output; NULL: they are encoded */
     struct tms_turn turn;   /* what is done to the values, and where they stand in the output tensor */
     uint64_t part, n_parts; /* part of the source tensor, cut into so many equal ones, that is taken; n_parts 1: all */
     enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */

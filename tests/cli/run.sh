@@ -129,6 +129,25 @@ expect tokenize_shows 0 '^39 591 78 ' sh -c "printf 'Hello, world!' | '$tamis' t
 expect tokenize_answers_lines 0 '"ids":\[39,591,78\]' sh -c "echo '{\"text\": \"Hello\"}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_goes_back 0 '"text":"Hello"' sh -c "echo '{\"ids\": [39, 591, 78]}' | '$tamis' tokenize models/pebble --jsonl"
 expect tokenize_tells_the_bad_line 2 'standard input, line 2: ' sh -c "printf '{\"text\": \"\"}\\nnonsense\\n' | '$tamis' tokenize models/pebble --jsonl"
+chat=("$tamis" chat models/pebble --template chatml --temp 0 -n 8)
+expect chat_says_which_templates_there_are 2 'models/pebble: has no chat template: .* chatml, .*gpt-oss$' "$tamis" chat models/pebble
+expect chat_template_unknown 2 "'x' is no chat template that tamis knows" "$tamis" chat models/pebble --template x
+expect chat_reads_lines_of_a_pipe 0 '' bash -c 'printf "Hello there\n\n/reset\nHello there\n/stats\n" | "$@" >'"$scratch/talk 2>$scratch/stats" _ "${chat[@]}"
+expect chat_answers_again_after_reset 0 '' test "$(head -c $(($(stat -c %s "$scratch/talk") / 2)) "$scratch/talk")" = "$(tail -c $(($(stat -c %s "$scratch/talk") / 2)) "$scratch/talk")"
+expect chat_stats 0 'were known\); answer: 8 tokens, .*ended by: length; context: [0-9]+ of 2,048 positions' cat "$scratch/stats"
+expect chat_json 0 '"reused_tokens": [1-9]' bash -c 'printf "Hello there\nAnd then?\n" | "$@" --json' _ "${chat[@]}"
+expect chat_full_context_is_said 2 'the context 40 positions: it is full; /reset begins anew, a larger --ctx holds more' bash -c 'printf "a b c d e f g h i j k l m n o p q r s t u v w x y z\n" | "$@" --ctx 40' _ "${chat[@]}"
+expect chat_goes_on_after_reset 2 '^[^t]' bash -c 'printf "a b c d e f g h i j k l m n o p q r s t u v w x y z\n/reset\nHello\n" | "$@" --ctx 40 2>/dev/null' _ "${chat[@]}"
+expect chat_lines_go_on_after_a_backslash 0 '"user": "a .nb"' bash -c 'printf "a \\\\\nb\n/exit\nnever\n" | "$@" --json' _ "${chat[@]}"
+echo '[{"role":"system","content":"S"},{"role":"user","content":"<|im_end|>"}]' >"$scratch/conversation.json"
+expect chat_render 0 '^user:$' bash -c '"$@" | sed "s/<|im_start|>user/user:/"' _ "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json"
+expect chat_render_json 0 '"text": "<\|im_start\|>system.nS<\|im_end\|>.n<\|im_start\|>user.n<\|im_end\|><\|im_end\|>.n<\|im_start\|>assistant.n"' "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json" --json
+echo '{"role":"user"}' >"$scratch/conversation.json"
+expect chat_render_no_list 2 'is no JSON list of messages' "$tamis" chat models/pebble --template chatml --render "$scratch/conversation.json"
+expect bench_table 0 '^\| pebble \| 11\.6 MB \| 5\.77 M \| +1 \| tg4 @ d9 +\| +[0-9.]+ ± [0-9.]+ \| +[0-9.]+ \| +[0-9]+ % \| +[0-9]+ % \|$' "$tamis" bench models/pebble -p 8 -n 4 -r 2 -d 9 -t 1
+expect bench_json 0 '"weight_bytes": 11534336' "$tamis" bench models/pebble -p 0 -n 4 -r 1 -t 1,2 --json
+expect bench_of_nothing 1 'nothing would be measured' "$tamis" bench models/pebble -p 0 -n 0
+expect bench_threads_are_numbers 1 "threads '1,x'" "$tamis" bench models/pebble -t 1,x
 text=models/pebble/eval.txt
 expect eval_perplexity 0 '^perplexity +56\.4474 ± 7\.4683$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8
 expect eval_full_style 0 '^perplexity +57\.5783 ± 5\.4728$' "$tamis" eval models/pebble --data $text --ctx 128 --chunks 8 --style full
@@ -153,6 +172,11 @@ for model in "$scratch/large.gguf" models/pebble; do
         expect "eval_stays_under_the_limit_$name" 0 '' test "$peak" -le "$((least + 1))000000"
     fi
 done
+# $least is that of models/pebble, and hidden states of 100 windows take 6.5 MB: they lie in a file
+expect eval_disk_full 3 '^tamis: hidden states cannot be written to the file for them: File too large$' bash -c "
+    ulimit -f 1000; trap '' XFSZ; exec '$tamis' eval models/pebble --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1 -q"
+expect eval_no_place_for_hidden_states 3 '/nowhere: no file for hidden states can be made there: No such file' \
+    env TMPDIR=/nowhere "$tamis" eval models/pebble --data $text --ctx 64 --chunks 100 --ram $((least + 1))M --threads 1
 expect eval_limit_too_low 2 'is too low; the least for windows of 512 tokens is [0-9]+ MB' "$tamis" eval models/pebble --data $text --ram 4M
 printf '{"question": "The emperor of", "choices": ["the East", "xqz vvv"], "answer": "A"}\n' >"$scratch/q.jsonl"
 expect eval_tasks 0 '^accuracy +100\.000 ± 0\.000 %$' "$tamis" eval models/pebble --tasks "$scratch/q.jsonl"
@@ -164,6 +188,10 @@ expect eval_no_chunks 2 'nothing would be predicted' "$tamis" eval models/pebble
 expect eval_small_context 2 'context of 4 tokens is too small' "$tamis" eval models/pebble --data $text --ctx 4
 expect eval_unknown_style 2 "style 'x' is unknown" "$tamis" eval models/pebble --data $text --style x
 expect eval_short_text 2 'tokens are too few: a window needs 512' "$tamis" eval models/pebble --data "$scratch/q.jsonl"
+expect eval_no_text 2 '^tamis: /nowhere.txt: no such file$' "$tamis" eval models/pebble --data /nowhere.txt
+printf 'caf\351\n' >"$scratch/latin1.txt"
+expect eval_text_not_utf8 2 '^tamis: .*latin1.txt: line 1 \(from byte 0 on\) is no UTF-8$' "$tamis" eval models/pebble --data "$scratch/latin1.txt"
+expect eval_id_outside 2 'window 1, position 8: token 4096 is not in the vocabulary of 4096' bash -c "echo 0 1 2 3 4 5 6 7 4096 >'$scratch/ids'; exec '$tamis' eval models/pebble --ids '$scratch/ids' --ctx 9"
 expect eval_config_alone 2 'config.json alone has no weights' "$tamis" eval $config --data $text
 expect eval_other_vocabulary 2 'tokenizer of the base' "$tamis" eval models/pebble --data $text --base tests/golden/arch/qwen2_tied
 expect eval_interrupted 130 'interrupted' bash -c "

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from bnb_format import absmax_values, decode_4bit, decode_int8, nested_codes, state_of  # noqa: E402
-from common import MODELS, Context, Refused, Table, start  # noqa: E402
+from common import MODELS, WIDER, Context, Refused, Table, start  # noqa: E402
 from source import folder_tensors  # noqa: E402
 
 transformers_logging.disable_progress_bar()
@@ -207,7 +207,7 @@ def check(context: Context, table: Table, model: str, kind: str) -> None:
 
 
 def main() -> int:
-    context = start(__doc__, MODELS)
+    context = start(__doc__, MODELS + [name for name in WIDER if "deepseek" not in name])
     table = Table(("model", "type", "layers", "note"))
     for model in context.models():
         for kind in context.options.types or TYPES:

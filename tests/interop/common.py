@@ -19,6 +19,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # The models that tamis, llama.cpp and transformers all run, and whose logits agree to a few millionths.
 MODELS = ["llama31", "llama2", "llama_bias", "mistral", "qwen2_tied", "qwen2_untied", "qwen2_sharded", "qwen3", "qwen3_yarn", "pebble"]
 
+# Mixtures of experts, Gemma, Phi-3 and DeepSeek: the same, each with something that llama.cpp leaves out or does otherwise.
+WIDER = ["mixtral", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi3", "phi3_longrope", "deepseek_v2", "deepseek_v3",
+         "deepseek_v3_fp8"]
+
 # The file types of llama-quantize that need no importance weights, but for q2_k_s, which asks for them.
 TYPES = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
          "q2_k", "q2_k_s", "q3_k_s", "q3_k_m", "q3_k_l", "f16", "bf16", "f32"]

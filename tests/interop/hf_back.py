@@ -19,10 +19,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaTokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaTokenizer  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from common import MODELS, Context, Refused, Table, start  # noqa: E402
+from common import MODELS, WIDER, Context, Refused, Table, start  # noqa: E402
 
 logging.disable_progress_bar()
 logging.set_verbosity_error()
@@ -59,11 +59,8 @@ def around(tokenizer: Path, folder: Path) -> Path:
 
 
 def logits(folder: Path, tokens: list[int]) -> torch.Tensor:
-    """In the type of the weights. Sliding windows are off: GGUF files of these architectures have none."""
-    config = AutoConfig.from_pretrained(folder)
-    if getattr(config, "sliding_window", None):
-        config.sliding_window = None
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype="auto", attn_implementation="eager")
+    """In the type of the weights."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="eager")
     with torch.no_grad():
         return model(torch.tensor([tokens])).logits[0]
 
@@ -107,7 +104,7 @@ def check(context: Context, table: Table, name: str) -> None:
 
 
 def main() -> int:
-    context = start(__doc__, MODELS)
+    context = start(__doc__, MODELS + [name for name in WIDER if name != "deepseek_v3_fp8"])
     table = Table(("model", "type", "logits", "texts", "ids differ", "decoded differ", "first difference"))
     for name in context.models():
         try:

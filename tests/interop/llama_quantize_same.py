@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common import MODELS, TYPES, Context, Refused, Table, first_difference, read_gguf, run, start
+from common import MODELS, WIDER, TYPES, Context, Refused, Table, first_difference, read_gguf, run, start
 
 SOURCES = {"f32": [], "f16": [], "bf16": [], "q8_0": ["--allow-requantize"]}
 PURE = ["q4_k_m pure", "q5_0 pure"]
@@ -53,7 +53,7 @@ def check(context: Context, table: Table, folder: Path, sources: dict[str, Path]
 
 
 def main() -> int:
-    context = start(__doc__, MODELS)
+    context = start(__doc__, MODELS + WIDER)
     table = Table(("model", "type", "from f32", "from the folder", "from f16", "from bf16", "from q8_0"))
     for model in context.models():
         folder = context.model(model)

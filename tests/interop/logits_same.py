@@ -1,6 +1,7 @@
 """tamis run computes the logits that transformers computes, and says the tokens that llama.cpp says.
 
-Per model: `tamis run --ids --logits` from the folder, and from its F32 GGUF file, against transformers in float32;
+Per model: `tamis run --ids --logits` from the folder, and from its F32 GGUF file, against transformers in float32 (of some
+also with what else their config.json may say: every kind of rope scaling, a sliding window);
 
     difference = max |tamis - transformers| / (max - min of transformers' logits)
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
 
-from common import MODELS, Context, Refused, Table, start
+from common import MODELS, WIDER, Context, Refused, Table, start
 
-CONTEXT = start(__doc__, MODELS)
+CONTEXT = start(__doc__, MODELS + WIDER)
 os.environ.setdefault("LLAMA_CPP_LIB_PATH", str(CONTEXT.options.peers / "llama-build" / "bin"))  # before the import
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -35,6 +37,16 @@ N_SAID = 64
 EXACT = 1e-4
 # llama.cpp rounds what it multiplies with F16 weights to F16, tamis does not: two tokens this near are a tie.
 TIE = 5e-3
+# What published models of these kinds have and the small ones lack; 96 tokens go past all contexts and windows here.
+VARIANTS = {
+    ("llama2", "linear"): {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    ("llama2", "dynamic"): {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 64},
+    ("llama2", "yarn"): {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, "max_position_embeddings": 128},
+    ("llama2", "llama3"): {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                            "original_max_position_embeddings": 32}},
+    ("mistral", "window"): {"sliding_window": 24},
+    ("qwen2_tied", "window"): {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1, "layer_types": None},
+}
 
 
 def transformers_logits(folder, tokens: list[int]) -> np.ndarray:
@@ -47,7 +59,7 @@ def transformers_logits(folder, tokens: list[int]) -> np.ndarray:
 def tamis_logits(context: Context, model, tokens: list[int]) -> np.ndarray:
     ids, out = context.work / "ids.txt", context.work / "logits.safetensors"
     ids.write_text(",".join(map(str, tokens)))
-    context.tamis("run", model, "--ids", f"@{ids}", "--logits", out, "-q")
+    context.tamis("run", model, "--ids", f"@{ids}", "--logits", out, "--ctx", len(tokens), "-q")
     return load_file(out)["logits"]
 
 
@@ -63,6 +75,23 @@ def check_logits(context: Context, table: Table, name: str) -> None:
         good = logits.shape == expected.shape
         difference = float(np.abs(logits - expected).max()) / span if good else float("inf")
         table.add(good and difference <= EXACT, folder.name, what, N_TOKENS, f"{difference:.1e}", f"{EXACT:g}")
+
+
+def check_variants(context: Context, table: Table, name: str) -> None:
+    for (base, variant), changes in VARIANTS.items():
+        if base != name:
+            continue
+        folder = context.work / f"{name}-{variant}"
+        shutil.copytree(context.model(name), folder, dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        config.update(changes)
+        (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None or key not in changes}))
+        tokens = [int(t) for t in np.random.default_rng(12).integers(0, config["vocab_size"], N_TOKENS)]
+        expected = transformers_logits(folder, tokens)
+        plain = transformers_logits(context.model(name), tokens)
+        difference = float(np.abs(tamis_logits(context, folder, tokens) - expected).max()) / float(expected.max() - expected.min())
+        matters = float(np.abs(plain - expected).max()) > 0.01  # else nothing was tested
+        table.add(matters and difference <= EXACT, folder.name, "folder", N_TOKENS, f"{difference:.1e}", f"{EXACT:g}")
 
 
 def check_said(context: Context, table: Table, name: str) -> None:
@@ -88,6 +117,7 @@ def main() -> int:
     for name in CONTEXT.models():
         try:
             check_logits(CONTEXT, table, name)
+            check_variants(CONTEXT, table, name)
             if name == "pebble" or "/" in name:
                 check_said(CONTEXT, table, name)
         except Refused as refusal:

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from common import MODELS, Context, Refused, Table, first_difference, read_gguf, run, start
+from common import MODELS, WIDER, Context, Refused, Table, first_difference, read_gguf, run, start
 
 PRE_TOKENIZER = "qwen2"  # what the byte-level vocabularies of these folders are; SentencePiece ones are not asked
 FREE = {"general.name", "general.size_label", "general.basename", "general.finetune", "general.version"}
@@ -61,7 +61,7 @@ def check(context: Context, table: Table, model: str) -> None:
 
 
 def main() -> int:
-    context = start(__doc__, MODELS)
+    context = start(__doc__, MODELS + WIDER)
     table = Table(("model", "tokens", "tokenizer keys", "other keys", "tensors", "whole file", "first difference"))
     for model in context.models():
         check(context, table, model)

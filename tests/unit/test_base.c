@@ -20,6 +20,9 @@ static void error_messages_are_one_line_without_control_characters(void **state)
     struct tms_error err;
     assert_int_equal(tms_fail(&err, TMS_EINPUT, "tensor '%s'", "a\nb\x1b[31m\x7f"), TMS_EINPUT);
     assert_string_equal(err.message, "tensor 'a?b?[31m?'");
+    (void)tms_fail(&err, TMS_EINPUT, "%s",
+                   "\xc3\xa9 \xe9 \xc2\x9b[1m \xf0\x9f\x98\x80 \xf0\x9f"); /* Latin-1, a C1 control, a half */
+    assert_string_equal(err.message, "\xc3\xa9 ? ??[1m \xf0\x9f\x98\x80 ??");
     char *longer = malloc(5000);
     memset(longer, 'x', 4999);
     longer[4999] = '\0';

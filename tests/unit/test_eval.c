@@ -232,6 +232,29 @@ static void divergence_of_q4_k_m_is_that_of_transformers(void **state)
     assert_true(fabs(r.base_perplexity.value - 56.447374) < 1e-4);
 }
 
+static void divergences_of_plain_types_are_those_of_transformers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        double kl, error, perplexity;
+    } types[] = {
+        {"q8_0", 0.000097077, 0.000004069, 56.421507},   {"q6_k", 0.001057940, 0.000047172, 56.339576},
+        {"q5_k_m", 0.002855496, 0.000129827, 56.503231}, {"q4_0", 0.016799819, 0.000725692, 56.454597},
+        {"q3_k_m", 0.026913624, 0.001236928, 56.626779}, {"q2_k", 0.123419750, 0.007127579, 62.972281},
+    };
+    struct tms_eval_options o = eight;
+    o.base = pebble();
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct tms_eval_result r = evaluate(made(pebble(), types[i].type), o);
+        if (!(fabs(r.kl.mean.value / types[i].kl - 1) < 2e-4 && fabs(r.kl.mean.error / types[i].error - 1) < 2e-4 &&
+              fabs(r.perplexity.value - types[i].perplexity) < 1e-4))
+            fail_msg("%s: KL %.9f ± %.9f, perplexity %.6f; transformers %.9f ± %.9f, %.6f", types[i].type,
+                     r.kl.mean.value, r.kl.mean.error, r.perplexity.value, types[i].kl, types[i].error,
+                     types[i].perplexity);
+    }
+}
+
 static void model_compared_with_itself_has_lost_nothing(void **state)
 {
     (void)state;
@@ -275,7 +298,7 @@ static struct tms_eval_result evaluate_in_least(const char *model, struct tms_ev
     o.ram = 1000000;
     for (attempt = 0; tms_evaluate(model, &o, &r, &err) != TMS_OK; attempt++) {
         const char *says = strstr(err.message, "the least for windows of ");
-        unsigned long long tokens, mb;
+        unsigned long long tokens = 0, mb = 0;
         if (!says || sscanf(says, "the least for windows of %llu tokens is %llu MB", &tokens, &mb) != 2 || attempt > 20)
             fail_msg("%s", err.message);
         o.ram = (mb + 1 + 4 * (uint64_t)attempt) * 1000000 + more;
@@ -450,6 +473,15 @@ static void bad_input_is_refused_in_one_line(void **state)
     write_whole(few, "Only a few words.", 17);
     TRY("tokens are too few: a window needs 512", .data = few);
     TRY("no such file", .data = "/nowhere.txt");
+    write_whole(few, "", 0);
+    TRY("0 tokens are too few", .data = few);
+    write_whole(few, "One line.\nAnother: \xc3\xa9 \xe9.\n", 26);
+    TRY("few.txt: line 2 (from byte 10 on) is no UTF-8", .data = few);
+    write_whole(few, "\xff\xfeO\0n\0e\0", 8); /* UTF-16 */
+    TRY("line 1 (from byte 0 on) is no UTF-8", .data = few);
+    TRY("is not a regular file", .data = pebble());
+    write_whole(ids, "1 2\n\x80\x1b[1m", 9); /* what a terminal would obey is not shown */
+    TRY("line 2: '??[1m' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4\n5 6 x", 13);
     TRY("line 2: 'x' is no token id", .ids = ids, .context = 8);
     write_whole(ids, "1 2 3 4 5 6 4096 7", 18);
@@ -595,6 +627,7 @@ int main(void)
         cmocka_unit_test(one_prediction_has_no_error),
         cmocka_unit_test(figures_of_pebble_are_those_of_transformers),
         cmocka_unit_test(divergence_of_q4_k_m_is_that_of_transformers),
+        cmocka_unit_test(divergences_of_plain_types_are_those_of_transformers),
         cmocka_unit_test(model_compared_with_itself_has_lost_nothing),
         cmocka_unit_test(figures_are_the_same_for_threads_and_levels),
         cmocka_unit_test(windows_of_their_own_give_the_figures_of_several_at_once),

@@ -77,7 +77,7 @@ static void absurd_numbers_in_a_config_are_refused_by_name(void **state)
 static void tensor_names_map_both_ways(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"llama31", "llama_bias",  "mixtral", "qwen2_moe",     "qwen3_moe",   "gemma",
+    static const char *const folders[] = {"llama31", "llama_bias",  "mixtral", "qwen2_moe",   "qwen3_moe",  "gemma",
                                           "gemma2",  "gemma3_text", "phi3",    "deepseek_v2", "deepseek_v3"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         char path[1200];

@@ -6,9 +6,16 @@
 #include <jansson.h>
 #include <tamis/tamis.h>
 
+#include "base/mem.h"
 #include "calib/imatrix.h"
 #include "file/gguf.h"
 #include "file/safetensors.h"
+#include "method/awq.h"
+#include "method/block_feedback.h"
+#include "method/cholesky.h"
+#include "method/flips.h"
+#include "method/gptq.h"
+#include "method/hqq.h"
 #include "model/restore.h"
 
 static struct tms_error err;
@@ -273,7 +280,7 @@ static void running_a_model_survives_failing_allocations(void **state)
     survives(run_model, 100);
 }
 
-static char eval_ids[300], eval_tasks[300];
+static char eval_ids[300], eval_text[300], eval_tasks[300], large[300];
 
 static tms_status evaluate_model(uint64_t ram)
 {
@@ -295,6 +302,38 @@ static tms_status evaluate_bounded(void)
     return evaluate_model(1000000000);
 }
 
+static tms_status evaluate_text(void)
+{
+    const struct tms_eval_options o = {.data = eval_text, .base = model, .context = 8, .n_chunks = 1, .n_threads = 1};
+    struct tms_eval_result r = {.n_windows = 77};
+    tms_status status = tms_evaluate(model, &o, &r, &err);
+    assert_true(status == TMS_OK ? r.n_windows == 1 : r.n_windows == 77);
+    return status;
+}
+
+/* In the least memory that will do, which the program tells; sanitizers keep what is freed, so that it grows. */
+static tms_status evaluate_by_layer(void)
+{
+    struct tms_eval_options o = {.ids = eval_ids, .context = 64, .style = "full", .n_threads = 1};
+    struct tms_eval_result r = {0};
+    long left = countdown;
+    for (unsigned more = 0;; more += 4) {
+        unsigned long long tokens, mb;
+        countdown = -1;
+        o.ram = 1000000;
+        assert_int_equal(tms_evaluate(large, &o, &r, &err), TMS_EINPUT);
+        const char *says = strstr(err.message, "the least for windows of ");
+        if (!says || sscanf(says, "the least for windows of %llu tokens is %llu MB", &tokens, &mb) != 2)
+            fail_msg("%s", err.message);
+        o.ram = (mb + 1 + more) * 1000000;
+        countdown = left;
+        tms_status status = tms_evaluate(large, &o, &r, &err);
+        if (status == TMS_EINPUT && strstr(err.message, "is too low") && more < 40) continue;
+        if (status == TMS_OK) assert_true(r.n_windows == 4 && (r.by_layer || more > 0));
+        return status;
+    }
+}
+
 static tms_status evaluate_questions(void)
 {
     const struct tms_eval_options o = {.n_threads = 1};
@@ -311,6 +350,7 @@ static void evaluating_survives_failing_allocations(void **state)
 {
     (void)state;
     static const char ids[] = "1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7",
+                      text[] = "The emperor was the first of them, and the last.",
                       task[] = "{\"question\": \"a\", \"choices\": [\"b c\", \"d\"], \"answer\": 0}\n";
     snprintf(model, sizeof model, "%s", golden("arch/qwen3"));
     snprintf(eval_ids, sizeof eval_ids, "%s", scratch("eval.ids"));
@@ -321,7 +361,27 @@ static void evaluating_survives_failing_allocations(void **state)
     survives(evaluate_bounded, 100);
     json_spared = true;
     survives(evaluate_questions, 100);
+    snprintf(eval_text, sizeof eval_text, "%s", scratch("eval.txt"));
+    write_whole(eval_text, text, sizeof text - 1);
+    survives(evaluate_text, 100);
     json_spared = false;
+}
+
+static void evaluating_layer_by_layer_survives_failing_allocations(void **state)
+{
+    (void)state;
+    const char *type = "f32";
+    struct tms_quantize_options options = {.types = &type, .n_types = 1, .n_threads = 1};
+    struct tms_result *results;
+    struct tms_buf ids = {0};
+    snprintf(large, sizeof large, "%s", scratch("large.gguf"));
+    assert_ok(tms_quantize(pebble(), large, &options, &results, NULL, NULL, &err), err);
+    tms_results_free(results, 1);
+    for (int i = 0; i < 4 * 64; i++) tms_buf_printf(&ids, "%d ", 7 * i % 4096);
+    snprintf(eval_ids, sizeof eval_ids, "%s", scratch("many.ids"));
+    write_whole(eval_ids, ids.data, ids.n);
+    tms_buf_free(&ids);
+    survives(evaluate_by_layer, 50);
 }
 
 /* ---- whole runs: one thread, so that the same allocation fails every time ---- */
@@ -409,6 +469,59 @@ static void verifying_survives_failing_allocations(void **state)
 }
 
 /* jansson keeps the functions, so that these are not the wrapped names themselves. */
+/* A small layer: Hessian, every method on it, blocks with feedback and flips. */
+static tms_status methods_run(void)
+{
+    enum { ROWS = 40, COLS = 256, TOKENS = 30 };
+    static float x[TOKENS * COLS], w[ROWS * COLS], limits[ROWS * 2], scales[ROWS * 2], zeros[ROWS * 2];
+    static uint8_t blocks[ROWS * 144], codes[ROWS * COLS];
+    uint64_t seed = 1;
+    for (size_t i = 0; i < TOKENS * COLS; i++) x[i] = random_normal(&seed);
+    for (size_t i = 0; i < ROWS * COLS; i++) w[i] = random_normal(&seed);
+    struct tms_pool *pool = NULL;
+    struct tms_hessian *hessian = NULL;
+    struct tms_feedback_factor factor = {0};
+    struct tms_gptq_result gptq = {0};
+    struct tms_awq_scales awq = {0};
+    struct tms_gptq_options options = {
+        .affine = {.bits = 4}, .group = 128, .order = TMS_GPTQ_GROUP_AWARE, .damp = 0.05};
+    struct tms_awq_layer layer = {w, ROWS};
+    struct tms_awq_options awq_options = {.bits = 4, .group = 128};
+    struct tms_hqq_options hqq = {.bits = 4, .group = 128};
+    double error;
+    tms_status status = tms_pool_create(&pool, 1, &err);
+    if (status == TMS_OK) status = tms_hessian_create(&hessian, COLS, &err);
+    if (status == TMS_OK) status = tms_hessian_add(hessian, x, COLS, TOKENS, pool, &err);
+    if (status == TMS_OK) status = tms_hessian_finish(hessian, pool, &err);
+    if (status == TMS_OK) status = tms_gptq(&gptq, w, COLS, ROWS, hessian, &options, pool, &err);
+    if (status == TMS_OK) status = tms_gptq_flips(&gptq, w, 4, hessian, 0.05, 2, NULL, pool, &err);
+    if (status == TMS_OK)
+        status = tms_awq_search(&awq, &layer, 1, x, COLS, hessian, &awq_options, NULL, NULL, pool, &err);
+    if (status == TMS_OK) status = tms_awq_clip(w, ROWS, COLS, hessian, &awq_options, limits, pool, &err);
+    if (status == TMS_OK) status = tms_hqq(w, ROWS * COLS, &hqq, codes, scales, zeros, pool, &err);
+    if (status == TMS_OK) status = tms_feedback_factor_create(&factor, hessian, 0.01, pool, &err);
+    struct tms_block_feedback_options block_options = {.n_sweeps = 2, .hessian = hessian};
+    if (status == TMS_OK)
+        status = tms_block_feedback(blocks, TMS_Q4_K, w, ROWS, &factor, &block_options, NULL, pool, &err);
+    if (status == TMS_OK)
+        status = tms_block_feedback(blocks, TMS_IQ3_S, w, ROWS, &factor, &block_options, NULL, pool, &err);
+    if (status == TMS_OK) status = tms_hessian_error(hessian, w, w, ROWS, &error, pool, &err);
+    for (size_t i = 0; hessian && i < 16; i++) hessian->h[i * hessian->ld + i] += 100;
+    if (status == TMS_OK) status = tms_positive_inverse(hessian->h, 16, hessian->ld, pool, &err);
+    tms_awq_scales_free(&awq);
+    tms_gptq_free(&gptq);
+    tms_feedback_factor_free(&factor);
+    tms_hessian_free(hessian);
+    tms_pool_free(pool);
+    return status;
+}
+
+static void methods_survive_failing_allocations(void **state)
+{
+    (void)state;
+    survives(methods_run, 60);
+}
+
 static void *json_malloc(size_t n)
 {
     void *p = json_spared ? __real_malloc(n) : __wrap_malloc(n);
@@ -431,8 +544,10 @@ int main(void)
         cmocka_unit_test(restoring_a_folder_survives_failing_allocations),
         cmocka_unit_test(running_a_model_survives_failing_allocations),
         cmocka_unit_test(evaluating_survives_failing_allocations),
+        cmocka_unit_test(evaluating_layer_by_layer_survives_failing_allocations),
         cmocka_unit_test(comparing_models_survives_failing_allocations),
         cmocka_unit_test(verifying_survives_failing_allocations),
+        cmocka_unit_test(methods_survive_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);

@@ -434,8 +434,8 @@ static void bad_settings_are_refused_in_one_line(void **state)
     open_refuses(golden("arch/llama31/config.json"), (struct tms_session_options){0}, TMS_EINPUT, "no weights");
     char command[4096];
     snprintf(command, sizeof command,
-             "mkdir -p %s && cp %s/* %s && sed -i 's/GemmaForCausalLM/BertForMaskedLM/' %s/config.json", scratch("bert"),
-             golden("arch/gemma"), scratch("bert"), scratch("bert"));
+             "mkdir -p %s && cp %s/* %s && sed -i 's/GemmaForCausalLM/BertForMaskedLM/' %s/config.json",
+             scratch("bert"), golden("arch/gemma"), scratch("bert"), scratch("bert"));
     assert_int_equal(system(command), 0);
     open_refuses(scratch("bert"), (struct tms_session_options){0}, TMS_EINPUT, "BertForMaskedLM");
     open_refuses(scratch("nowhere"), (struct tms_session_options){0}, TMS_EINPUT, "no such file");

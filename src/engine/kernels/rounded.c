@@ -123,7 +123,6 @@ ROUNDED_TYPES(ROW_FUNCTION)
 #include "engine/kernels/unpack_lanes.h"
 #include "engine/kernels/rounded_lanes.h"
 #include "codec/lanes_end.h"
-#undef UNPACK_BY_BYTES
 
 #define LANES        16
 #define TARGET       TMS_TARGET_VNNI
@@ -133,7 +132,6 @@ ROUNDED_TYPES(ROW_FUNCTION)
 #include "engine/kernels/unpack_lanes.h"
 #include "engine/kernels/rounded_lanes.h"
 #include "codec/lanes_end.h"
-#undef UNPACK_BY_BYTES
 
 #define VECTOR_FUNCTIONS(name) , rows_##name##_8, rows_##name##_16
 #else

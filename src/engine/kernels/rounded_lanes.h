@@ -116,7 +116,7 @@ INLINE void NAME(fetch)(const uint8_t *from, int n)
                                          const uint8_t(*tails)[MAX_UNIT_BYTES], const struct tms_rounded_unit *x,      \
                                          float *y)                                                                     \
     {                                                                                                                  \
-        const uint8_t *values = (book) < TMS_IQ_BOOKS ? tms_iq_values(book) : NULL;                                    \
+        const uint8_t *values = book_values(book);                                                                     \
         __m128 products[ROWS], mins[ROWS];                                                                             \
         for (size_t r = 0; r < ROWS; r++) products[r] = mins[r] = _mm_setzero_ps();                                    \
         for (size_t r = 0; r < n_rows; r++) {                                                                          \

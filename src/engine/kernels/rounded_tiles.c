@@ -36,7 +36,7 @@ typedef void unpack_fn(const uint8_t *b, uint8_t *codes, float *scales, float *m
     TARGET static void bytes_##name(const uint8_t *b, uint8_t *codes, float *scales, float *mins)                      \
     {                                                                                                                  \
         struct NAME(unit) u;                                                                                           \
-        u.values = (book) < TMS_IQ_BOOKS ? tms_iq_values(book) : NULL;                                                 \
+        u.values = book_values(book);                                                                                  \
         NAME(unpack_##name)(b, &u);                                                                                    \
         const __m512i zero = _mm512_setzero_si512();                                                                   \
         const __m512i offset = _mm512_set1_epi8((char)(128 - ((shift) >= 0 ? 1 << ((shift)&7) : 0)));                  \

@@ -345,23 +345,32 @@ INLINE void NAME(unpack_half_steps)(const uint8_t *scales, float d, struct NAME(
     }
 }
 
-INLINE __m256i NAME(iq2_xs_block)(const uint8_t *values, const uint8_t *from, uint32_t *signs)
+/* Seven bits of sign from bit 9 on of sixteen words, and what makes their number even. */
+INLINE __m256i NAME(even_signs_above)(const uint8_t *points)
+{
+    const __m256i s = _mm256_srli_epi16(NAME(load_32_bytes)(points), 9);
+    __m256i odd = _mm256_xor_si256(s, _mm256_srli_epi16(s, 4));
+    odd = _mm256_xor_si256(odd, _mm256_srli_epi16(odd, 2));
+    odd = _mm256_xor_si256(odd, _mm256_srli_epi16(odd, 1));
+    return _mm256_or_si256(s, _mm256_slli_epi16(_mm256_and_si256(odd, _mm256_set1_epi16(1)), 7));
+}
+
+INLINE __m256i NAME(iq2_xs_block)(const uint8_t *values, const uint8_t *from)
 {
     uint64_t p;
     memcpy(&p, from, sizeof p);
-    *signs = NAME(even_signs)(
-        (uint32_t)((p >> 9 & 0x7f) | (p >> 17 & 0x7f00) | (p >> 25 & 0x7f0000) | (p >> 33 & 0x7f000000)));
     return NAME(four_points)(values, p & 511, p >> 16 & 511, p >> 32 & 511, p >> 48 & 511);
 }
 
 INLINE void NAME(unpack_iq2_xs)(const uint8_t *b, struct NAME(unit) * u)
 {
-    const uint8_t *values = u->values;
+    const __m256i signs = _mm256_packus_epi16(NAME(even_signs_above)(b + 2), NAME(even_signs_above)(b + 34));
+    _mm256_storeu_si256((__m256i *)(void *)u->signs, _mm256_permute4x64_epi64(signs, _MM_SHUFFLE(3, 1, 2, 0)));
     NAME(unpack_half_steps)(b + 66, NAME(load_half)(b), u);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(iq2_xs_block)(values, b + 2 + 16 * p, u->signs + 2 * p),
-     NAME(iq2_xs_block)(values, b + 10 + 16 * p, u->signs + 2 * p + 1));
+    for (int p = 0; p < 4; p++)
+        NAME(set_pair)
+        (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
 }
 
 INLINE __m256i NAME(iq2_s_block)(const uint8_t *values, const uint8_t *p, unsigned high)
@@ -416,23 +425,171 @@ INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
      NAME(eight_points)(values, b + 10 + 16 * p, b[67 + 2 * p]));
 }
 
-/* Types that few run: by way of unpack.h. */
-#define UNPACK_BY_BYTES(name)                                                                                          \
-    INLINE void NAME(unpack_##name)(const uint8_t *b, struct NAME(unit) * u)                                           \
-    {                                                                                                                  \
-        struct unpacked plain;                                                                                         \
-        unpack_##name(b, &plain);                                                                                      \
-        const __m256i offset = _mm256_set1_epi8(-128);                                                                 \
-        for (int p = 0; p < 4; p++) NAME(set_pair)                                                                     \
-        (u, p, _mm256_xor_si256(NAME(load_32_bytes)(plain.codes + 64 * p), offset),                                    \
-         _mm256_xor_si256(NAME(load_32_bytes)(plain.codes + 64 * p + 32), offset));                                    \
-        for (int i = 0; i < 2; i++) u->scales[i] = _mm256_loadu_ps(plain.scales + 8 * i);                              \
+INLINE void NAME(unpack_q8_k)(const uint8_t *b, struct NAME(unit) * u)
+{
+    const __m256i offset = _mm256_set1_epi8(-128);
+    float d;
+    memcpy(&d, b, sizeof d);
+    u->scales[0] = _mm256_set1_ps(d);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, _mm256_xor_si256(NAME(load_32_bytes)(b + 4 + 64 * p), offset),
+     _mm256_xor_si256(NAME(load_32_bytes)(b + 36 + 64 * p), offset));
+}
+
+INLINE void NAME(unpack_tq2_0)(const uint8_t *b, struct NAME(unit) * u)
+{
+    u->scales[0] = _mm256_set1_ps(NAME(load_half)(b + 64));
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++)
+        NAME(put_pair)(u, p, NAME(fields)(b + 32 * (p / 2), 4 * (p % 2), 4 * (p % 2) + 2, 0, 3));
+}
+
+INLINE void NAME(unpack_q1_0)(const uint8_t *b, struct NAME(unit) * u)
+{
+    const float first = NAME(load_half)(b), second = NAME(load_half)(b + 18);
+    u->scales[0] = _mm256_setr_ps(first, first, first, first, second, second, second, second);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *bits = b + 18 * (p / 2) + 2 + 8 * (p % 2);
+        NAME(put_pair)(u, p, NAME(where_pair_set)(word_at(bits), word_at(bits + 4), 2));
     }
-UNPACK_BY_BYTES(q8_k)
-UNPACK_BY_BYTES(iq1_s)
-UNPACK_BY_BYTES(iq1_m)
-UNPACK_BY_BYTES(nvfp4)
-UNPACK_BY_BYTES(tq1_0)
-UNPACK_BY_BYTES(tq2_0)
-UNPACK_BY_BYTES(q1_0)
-UNPACK_BY_BYTES(q2_0)
+}
+
+/* Eight bytes of four two-bit codes each. */
+INLINE __m256i NAME(quarters)(const uint8_t *from)
+{
+    __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)from));
+    v = _mm256_or_si256(v, _mm256_slli_epi32(v, 12));
+    v = _mm256_or_si256(v, _mm256_slli_epi32(v, 6));
+    return _mm256_and_si256(v, _mm256_set1_epi8(3));
+}
+
+INLINE void NAME(unpack_q2_0)(const uint8_t *b, struct NAME(unit) * u)
+{
+    const float d[] = {NAME(load_half)(b), NAME(load_half)(b + 18), NAME(load_half)(b + 36), NAME(load_half)(b + 54)};
+    u->scales[0] = _mm256_setr_ps(d[0], d[0], d[1], d[1], d[2], d[2], d[3], d[3]);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) NAME(set_pair)(u, p, NAME(quarters)(b + 18 * p + 2), NAME(quarters)(b + 18 * p + 10));
+}
+
+/* Digits of base 3: of every byte times its power (16 bits for every two bytes), times 3, what is above eight bits. */
+INLINE __m256i NAME(digits)(__m256i bytes, __m256i powers)
+{
+    const __m256i low = _mm256_set1_epi16(255), three = _mm256_set1_epi16(3);
+    __m256i even = _mm256_and_si256(_mm256_mullo_epi16(_mm256_and_si256(bytes, low), powers), low);
+    __m256i odd = _mm256_and_si256(_mm256_mullo_epi16(_mm256_srli_epi16(bytes, 8), powers), low);
+    even = _mm256_srli_epi16(_mm256_mullo_epi16(even, three), 8);
+    odd = _mm256_mullo_epi16(odd, three);
+    return _mm256_or_si256(even, _mm256_andnot_si256(low, odd));
+}
+
+INLINE __m256i NAME(two_powers)(int first, int second)
+{
+    return _mm256_inserti128_si256(_mm256_set1_epi16((short)first), _mm_set1_epi16((short)second), 1);
+}
+
+INLINE void NAME(unpack_tq1_0)(const uint8_t *b, struct NAME(unit) * u)
+{
+    const __m256i first = NAME(load_32_bytes)(b), then = _mm256_broadcastsi128_si256(NAME(load_16_bytes)(b + 32));
+    const __m256i last = _mm256_inserti128_si256(then, _mm_set1_epi32((int)word_at(b + 48)), 1);
+    const __m256i powers = _mm256_inserti128_si256(_mm256_set1_epi16(81), _mm_setr_epi16(1, 1, 3, 3, 9, 9, 27, 27), 1);
+    u->scales[0] = _mm256_set1_ps(NAME(load_half)(b + 52));
+    NAME(set_pair)(u, 0, NAME(digits)(first, _mm256_set1_epi16(1)), NAME(digits)(first, _mm256_set1_epi16(3)));
+    NAME(set_pair)(u, 1, NAME(digits)(first, _mm256_set1_epi16(9)), NAME(digits)(first, _mm256_set1_epi16(27)));
+    NAME(set_pair)(u, 2, NAME(digits)(first, _mm256_set1_epi16(81)), NAME(digits)(then, NAME(two_powers)(1, 3)));
+    NAME(set_pair)(u, 3, NAME(digits)(then, NAME(two_powers)(9, 27)), NAME(digits)(last, powers));
+}
+
+/* Half of unsigned e4m3 numbers: as bits of an f32 they are too small by 2^119, subnormal ones too. */
+INLINE __m256 NAME(half_ue4m3)(__m128i bytes)
+{
+    const __m256i word = _mm256_and_si256(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(255));
+    const __m256i bits = _mm256_slli_epi32(_mm256_and_si256(word, _mm256_set1_epi32(127)), 20);
+    const __m256 value = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
+    return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(word, _mm256_set1_epi32(127))), value);
+}
+
+INLINE void NAME(unpack_nvfp4)(const uint8_t *b, struct NAME(unit) * u)
+{
+    const __m128i numbers = _mm_add_epi8(NAME(load_16_bytes)(fp4_numbers), _mm_set1_epi8(16));
+    const __m128i scales =
+        _mm_setr_epi32((int)word_at(b), (int)word_at(b + 36), (int)word_at(b + 72), (int)word_at(b + 108));
+    u->scales[0] = NAME(half_ue4m3)(scales);
+    u->scales[1] = NAME(half_ue4m3)(_mm_unpackhi_epi64(scales, scales));
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        /* Eight bytes have sixteen weights: low nibbles, then high ones. */
+        const __m256i q = NAME(load_32_bytes)(b + 36 * p + 4), table = _mm256_broadcastsi128_si256(numbers);
+        const __m256i shifts = _mm256_setr_epi64x(0, 4, 0, 4), nibble = _mm256_set1_epi8(15);
+        const __m256i low = _mm256_srlv_epi64(_mm256_permute4x64_epi64(q, _MM_SHUFFLE(1, 1, 0, 0)), shifts);
+        const __m256i high = _mm256_srlv_epi64(_mm256_permute4x64_epi64(q, _MM_SHUFFLE(3, 3, 2, 2)), shifts);
+        NAME(set_pair)
+        (u, p, _mm256_shuffle_epi8(table, _mm256_and_si256(low, nibble)),
+         _mm256_shuffle_epi8(table, _mm256_and_si256(high, nibble)));
+    }
+}
+
+/* 16 + 8 * points + 1 or - 1: the sign of delta for each eight weights. */
+INLINE __m256i NAME(eighths)(__m256i points, __m256i deltas)
+{
+    const __m256i times = _mm256_and_si256(_mm256_slli_epi16(points, 3), _mm256_set1_epi8((char)0xf8));
+    return _mm256_add_epi8(times, deltas);
+}
+
+INLINE __m256i NAME(iq1_s_block)(const uint8_t *values, const uint8_t *p, unsigned high)
+{
+    return NAME(eighths)(NAME(four_points)(values, p[0] | (high << 8 & 0x700), p[1] | (high << 5 & 0x700),
+                                           p[2] | (high << 2 & 0x700), p[3] | (high >> 1 & 0x700)),
+                         _mm256_set1_epi8(high >> 15 ? 15 : 17));
+}
+
+/* d * (2 * scale + 1) / 8 of the low three bits of eight words. */
+INLINE __m256 NAME(odd_steps)(__m256i words, float d)
+{
+    const __m256i scale = _mm256_and_si256(words, _mm256_set1_epi32(7));
+    const __m256 odd = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_add_epi32(scale, scale), _mm256_set1_epi32(1)));
+    return _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(d), odd), _mm256_set1_ps(0.125f));
+}
+
+INLINE void NAME(unpack_iq1_s)(const uint8_t *b, struct NAME(unit) * u)
+{
+    uint16_t high[8];
+    memcpy(high, b + 34, sizeof high);
+    u->scales[0] =
+        NAME(odd_steps)(_mm256_srli_epi32(_mm256_cvtepu16_epi32(NAME(load_16_bytes)(high)), 12), NAME(load_half)(b));
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq1_s_block)(u->values, b + 2 + 8 * p, high[2 * p]),
+     NAME(iq1_s_block)(u->values, b + 6 + 8 * p, high[2 * p + 1]));
+}
+
+INLINE __m256i NAME(iq1_m_block)(const uint8_t *values, const uint8_t *p, const uint8_t *high)
+{
+    const unsigned a = high[0], b = high[1];
+    const long long plus = 0x1111111111111111, two = 0x0202020202020202;
+    const __m256i deltas = _mm256_setr_epi64x(plus - (a & 8 ? two : 0), plus - (a & 128 ? two : 0),
+                                              plus - (b & 8 ? two : 0), plus - (b & 128 ? two : 0));
+    return NAME(eighths)(NAME(four_points)(values, p[0] | (a << 8 & 0x700), p[1] | (a << 4 & 0x700),
+                                           p[2] | (b << 8 & 0x700), p[3] | (b << 4 & 0x700)),
+                         deltas);
+}
+
+INLINE void NAME(unpack_iq1_m)(const uint8_t *b, struct NAME(unit) * u)
+{
+    uint16_t w[4];
+    memcpy(w, b + 48, sizeof w);
+    const __m256i threes = _mm256_setr_epi32(0, 3, 6, 9, 0, 3, 6, 9);
+    const uint16_t half = (uint16_t)(w[0] >> 12 | (w[1] >> 8 & 0xf0) | (w[2] >> 4 & 0xf00) | (w[3] & 0xf000));
+    const float d = NAME(load_half)((const uint8_t *)&half);
+    for (int i = 0; i < 2; i++)
+        u->scales[i] =
+            NAME(odd_steps)(_mm256_srlv_epi32(_mm256_setr_epi32(w[2 * i], w[2 * i], w[2 * i], w[2 * i], w[2 * i + 1],
+                                                                w[2 * i + 1], w[2 * i + 1], w[2 * i + 1]),
+                                              threes),
+                            d);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
+     NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+}
