@@ -65,8 +65,8 @@ void tms_gptq_prepared_free(struct tms_gptq_prepared *prepared);
 void tms_gptq_decode(const struct tms_gptq_result *result, float *w);
 
 /* The upper factor of the inverse of H with its columns in `order` (NULL: as they are), after dead channels and
- * damping; u [n][hessian->ld]. *damp is raised as often as needed, by 0.01, beyond 0.05 by half. What tms_gptq and
- * encoders with feedback share. */
+ * damping; u [n][hessian->ld]. *damp is raised as often as needed, by 0.01, beyond 0.05 by half. Encoders with feedback
+ * use it, too. */
 tms_status tms_damped_factor(const struct tms_hessian *hessian, const uint32_t *order, double *damp, float *u,
                              struct tms_pool *pool, struct tms_error *err);
 
