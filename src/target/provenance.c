@@ -152,11 +152,14 @@ static const struct {
           {"output-tensor-type", offsetof(struct tms_quantize_options, output_tensor_type)},
           {"token-embedding-type", offsetof(struct tms_quantize_options, token_embedding_type)},
           {"prune-layers", offsetof(struct tms_quantize_options, prune_layers)},
+          {"method", offsetof(struct tms_quantize_options, method)},
 },
   numbers[] = {
       {"split-max-size", offsetof(struct tms_quantize_options, split_max_bytes)},
       {"split-max-tensors", offsetof(struct tms_quantize_options, split_max_tensors)},
       {"max-shard-size", offsetof(struct tms_quantize_options, max_shard_bytes)},
+      {"samples", offsetof(struct tms_quantize_options, n_samples)},
+      {"seqlen", offsetof(struct tms_quantize_options, sample_length)},
 };
 static const struct {
     const char *name;
@@ -200,6 +203,7 @@ json_t *tms_recipe(const struct tms_quantize_options *options, const char *type,
     if (o.imatrix && ok)
         ok = json_object_set_new(recipe, "imatrix", json_string(tms_path_base(o.imatrix))) == 0 &&
              json_object_set_new(recipe, "imatrix-sha256", json_string(imatrix_sha256)) == 0;
+    if (o.data && ok) ok = json_object_set_new(recipe, "data", json_string(tms_path_base(o.data))) == 0;
     if (ok) return recipe;
     json_decref(recipe);
     return NULL;
