@@ -40,7 +40,8 @@ static size_t best_of(const float *values, size_t n)
 static void keep_groups(const struct tms_experts *e, float *values)
 {
     size_t groups = (size_t)e->n_groups, size = (size_t)(e->n / e->n_groups);
-    float worth[TMS_MAX_EXPERTS];
+    float worth[TMS_MAX_EXPERTS] = {0};
+    if (size == 0) return;
     for (size_t g = 0; g < groups; g++) {
         const float *v = values + g * size;
         size_t best = best_of(v, size);
@@ -65,7 +66,7 @@ static void choose(const struct tms_pass *p, size_t row)
     const struct tms_experts *e = &net->config.experts;
     size_t used = (size_t)e->used, width = tms_net_widths(&net->config).scores;
     const float *bias = p->layer->vectors[TMS_VECTOR_ROUTER_BIAS];
-    float rates[TMS_MAX_EXPERTS], values[TMS_MAX_EXPERTS], sum = 0;
+    float rates[TMS_MAX_EXPERTS] = {0}, values[TMS_MAX_EXPERTS] = {0}, sum = 0;
     float *weights = net->expert_weights + row * used;
     int32_t *chosen = net->chosen + row * used;
     memcpy(rates, net->scores + row * width, (size_t)e->n * sizeof *rates);
