@@ -368,9 +368,8 @@ INLINE void NAME(unpack_iq2_xs)(const uint8_t *b, struct NAME(unit) * u)
     _mm256_storeu_si256((__m256i *)(void *)u->signs, _mm256_permute4x64_epi64(signs, _MM_SHUFFLE(3, 1, 2, 0)));
     NAME(unpack_half_steps)(b + 66, NAME(load_half)(b), u);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++)
-        NAME(set_pair)
-        (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
 }
 
 INLINE __m256i NAME(iq2_s_block)(const uint8_t *values, const uint8_t *p, unsigned high)
@@ -410,6 +409,7 @@ INLINE void NAME(unpack_iq3_xxs)(const uint8_t *b, struct NAME(unit) * u)
     (u, p, NAME(eight_points)(values, b + 2 + 16 * p, 0), NAME(eight_points)(values, b + 10 + 16 * p, 0));
 }
 
+/* Where numbers of points are put together from parts, gathering is faster than loads one by one; elsewhere not. */
 INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
 {
     const uint8_t *values = u->values;
@@ -420,9 +420,18 @@ INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
     u->scales[0] = _mm256_mul_ps(_mm256_set1_ps(NAME(load_half)(b)), _mm256_cvtepi32_ps(scale));
     memcpy(u->signs, b + 74, sizeof u->signs);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(eight_points)(values, b + 2 + 16 * p, b[66 + 2 * p]),
-     NAME(eight_points)(values, b + 10 + 16 * p, b[67 + 2 * p]));
+    for (int p = 0; p < 4; p++) {
+#if LANES == 16
+        const __m512i low = _mm512_cvtepu8_epi32(NAME(load_16_bytes)(b + 2 + 16 * p));
+        uint16_t high;
+        memcpy(&high, b + 66 + 2 * p, sizeof high);
+        u->pairs[p] = _mm512_i32gather_epi32(_mm512_mask_or_epi32(low, high, low, _mm512_set1_epi32(256)), values, 4);
+#else
+        NAME(set_pair)
+        (u, p, NAME(eight_points)(values, b + 2 + 16 * p, b[66 + 2 * p]),
+         NAME(eight_points)(values, b + 10 + 16 * p, b[67 + 2 * p]));
+#endif
+    }
 }
 
 INLINE void NAME(unpack_q8_k)(const uint8_t *b, struct NAME(unit) * u)
@@ -589,7 +598,23 @@ INLINE void NAME(unpack_iq1_m)(const uint8_t *b, struct NAME(unit) * u)
                                               threes),
                             d);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
-     NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+    for (int p = 0; p < 4; p++) {
+#if LANES == 16
+        const uint32_t high = word_at(b + 32 + 4 * p); /* eight nibbles: three bits of a point, sign of delta */
+        const __m512i low = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(b + 8 * p)));
+        const __m512i nibbles =
+            _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(high), _mm512_setr_epi64(0, 4, 8, 12, 16, 20, 24, 28)),
+                             _mm512_set1_epi64(15));
+        const __m512i points =
+            _mm512_or_si512(low, _mm512_slli_epi64(_mm512_and_si512(nibbles, _mm512_set1_epi64(7)), 8));
+        const __m512i times = _mm512_slli_epi16(_mm512_i64gather_epi64(points, u->values, 8), 3);
+        const __mmask8 negative = _mm512_test_epi64_mask(nibbles, _mm512_set1_epi64(8));
+        u->pairs[p] = _mm512_add_epi8(_mm512_and_si512(times, _mm512_set1_epi8((char)0xf8)),
+                                      _mm512_mask_blend_epi64(negative, _mm512_set1_epi8(17), _mm512_set1_epi8(15)));
+#else
+        NAME(set_pair)
+        (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
+         NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+#endif
+    }
 }
