@@ -526,7 +526,8 @@ struct tms_bench_result {
     /* Multiplications and additions in a second, of linear layers and attention */
     double prompt_operations, text_operations;
     double text_bytes;     /* of weights that making text reads in a second */
-    uint64_t weight_bytes; /* that one token reads */
+    uint64_t weight_bytes; /* of the model */
+    uint64_t token_bytes;  /* that one token reads: of experts those that it gets */
     uint64_t cache_bytes;  /* keys and values of the positions that were used */
     /* What the machine does at most with as many threads, measured just after */
     const char *cpu;           /* vector instructions in use: "avx512" */

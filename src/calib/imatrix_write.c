@@ -56,7 +56,8 @@ static tms_status put_dat_entry(struct writing *w, const char *name, const struc
     float *values = tms_calloc(n, sizeof *values);
     if (!values) return tms_fail_memory(w->err, n * sizeof *values);
     for (size_t i = 0; i < n; i++) {
-        double count = (double)in->counts[i / in->cols];
+        int64_t tokens = in->counts[i / in->cols];
+        double count = (double)tokens;
         values[i] = (float)((count > 0 ? in->squares[i] / count : 1) * (double)calls);
     }
     tms_status status = put_i32(w, strlen(name));

@@ -112,7 +112,8 @@ static void read_factors(struct reader *r, const json_t *scaling, const char *ke
     *n = count;
 }
 
-static void read_rope(struct reader *r, const json_t *config, struct tms_rope *rope)
+/* standard: the base where none is named, transformers' default of the architecture. */
+static void read_rope(struct reader *r, const json_t *config, double standard, struct tms_rope *rope)
 {
     static const struct {
         const char *name;
@@ -122,7 +123,7 @@ static void read_rope(struct reader *r, const json_t *config, struct tms_rope *r
         {"yarn", TMS_ROPE_YARN},       {"llama3", TMS_ROPE_LLAMA3}, {"longrope", TMS_ROPE_LONGROPE},
         {"su", TMS_ROPE_LONGROPE}, /* its name in the first Phi-3 */
     };
-    rope->theta = 10000.0; /* transformers' default of all architectures here */
+    rope->theta = standard;
     read_number(r, config, "rope_theta", &rope->theta);
     const json_t *scaling = NULL;
     const char *const places[] = {"rope_scaling", "rope_parameters"};
@@ -401,7 +402,7 @@ tms_status tms_config_read(struct tms_config *out, const json_t *json, const cha
     read_bool(&r, text, "tie_word_embeddings", &c.tied);
     read_bool(&r, text, "attention_bias", &c.attention_bias);
     read_bool(&r, text, "mlp_bias", &c.mlp_bias);
-    read_rope(&r, text, &c.rope);
+    read_rope(&r, text, is(&c, "mixtral") || is(&c, "gemma3_text") ? 1e6 : 1e4, &c.rope);
     if (is(&c, "phi3") && !c.rope.original_context) c.rope.original_context = 4096;
     read_window(&r, text, &c);
     read_gemma(&r, text, &c);

@@ -244,12 +244,12 @@ tms_status tms_metadata_build(struct tms_kvs *kvs, const struct tms_source *sour
 {
     const struct tms_config *c = &source->config;
     struct builder b = {.kvs = kvs, .arch = source->arch->gguf};
-    char label[32], size[64] = "";
+    char label[32], size[64];
     char *title = options->name ? strdup(options->name) : title_of(source->path);
     if (!title) return tms_fail_memory(err, 256);
     tms_size_label(label, options->n_parameters);
-    if (c->experts.n) snprintf(size, sizeof size, "%llux", (unsigned long long)c->experts.n);
-    strcat(size, label);
+    snprintf(size, sizeof size, "%s", label);
+    if (c->experts.n) snprintf(size, sizeof size, "%llux%s", (unsigned long long)c->experts.n, label);
 
     tms_kvs_set_string(kvs, "general.architecture", b.arch);
     if (c->rope.kind == TMS_ROPE_LONGROPE) put_f32(&b, "rope.scaling.attn_factor", tms_longrope_attention(c));

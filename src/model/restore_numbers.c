@@ -158,7 +158,8 @@ static void read_gemma(struct reader *r, struct tms_config *c)
     c->activation = TMS_GELU_TANH;
     if (!gemma2 && !gemma3) return;
     bool is_27b = c->n_layers == (gemma2 ? 46 : 62);
-    c->query_scalar = is_27b && c->n_heads ? (double)(c->hidden / c->n_heads) : (double)c->head_dim;
+    uint64_t scalar = is_27b && c->n_heads ? c->hidden / c->n_heads : c->head_dim; /* whole, as there */
+    c->query_scalar = (double)scalar;
     c->attention_cap = gemma2 ? 50 : 0;
     c->logit_cap = gemma2 ? 30 : 0;
     c->window = gemma2 ? 4096 : 0;

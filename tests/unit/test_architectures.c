@@ -298,6 +298,32 @@ static void check_finds_nothing_in_them(void **state)
     }
 }
 
+static void expect_verified(const char *made, const char *source)
+{
+    const struct tms_verify_options options = {.finding = print_finding};
+    struct tms_verify_result result;
+    assert_ok(tms_verify(made, source, &options, &result, &err), err);
+    assert_int_equal(result.n_findings, 0);
+    assert_true(result.identical);
+}
+
+static void what_is_made_of_them_verifies(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"mixtral", "gemma3_text", "phi3_longrope", "deepseek_v3_fp8"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char source[1100];
+        snprintf(source, sizeof source, "%s", arch_dir(models[i]));
+        quantize(source, file("made.gguf"), "q4_k_m", NULL);
+        expect_verified(file("made.gguf"), source);
+        convert(source, file("made-f32.gguf"), "f32");
+        quantize(file("made-f32.gguf"), file("made"), "hf:bf16", NULL);
+        expect_verified(file("made"), file("made-f32.gguf"));
+        quantize(source, file("made-nf4"), "nf4:dq", NULL);
+        expect_verified(file("made-nf4"), source);
+    }
+}
+
 static void lone_config_gives_the_size_of_the_file(void **state)
 {
     (void)state;
@@ -459,6 +485,7 @@ int main(void)
         cmocka_unit_test(bitsandbytes_from_a_file_is_as_from_its_folder),
         cmocka_unit_test(folder_and_its_file_hold_the_same_values),
         cmocka_unit_test(check_finds_nothing_in_them),
+        cmocka_unit_test(what_is_made_of_them_verifies),
         cmocka_unit_test(lone_config_gives_the_size_of_the_file),
         cmocka_unit_test(broken_folders_are_refused_in_one_line),
         cmocka_unit_test(broken_files_are_refused_in_one_line),

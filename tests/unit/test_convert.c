@@ -306,6 +306,20 @@ static void what_other_programs_cannot_be_told_stands_in_keys_of_our_own(void **
     }
 }
 
+static void bases_of_rope_that_are_not_named_are_those_of_transformers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *folder;
+        double theta;
+    } cases[] = {{"mixtral", 1e6}, {"gemma3_text", 1e6}, {"gemma", 1e4}, {"deepseek_v3", 1e4}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tms_source *s = open_source(changed_folder(cases[i].folder, NULL, "rope_theta", NULL));
+        if (s->config.rope.theta != cases[i].theta) fail_msg("%s: %g", cases[i].folder, s->config.rope.theta);
+        tms_source_close(s);
+    }
+}
+
 static void split_conversion_opens_as_one_model_with_the_same_tensors(void **state)
 {
     (void)state;
@@ -444,6 +458,7 @@ int main(void)
         cmocka_unit_test(conversion_gives_the_keys_and_tensors_of_llama_cpp),
         cmocka_unit_test(numbers_of_a_file_are_those_of_its_folder),
         cmocka_unit_test(what_other_programs_cannot_be_told_stands_in_keys_of_our_own),
+        cmocka_unit_test(bases_of_rope_that_are_not_named_are_those_of_transformers),
         cmocka_unit_test(split_conversion_opens_as_one_model_with_the_same_tensors),
         cmocka_unit_test(vocab_only_writes_keys_and_no_tensors),
         cmocka_unit_test(dry_run_writes_nothing_and_tells_the_exact_size),

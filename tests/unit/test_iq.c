@@ -21,13 +21,6 @@ static const int shells[TMS_IQ_BOOKS] = {2, 2, 1, 2, 3};
 
 /* ---- grids ---- */
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Returns NULL if all grids are whole. */
 static void *take_grids(void *unused)
 {
