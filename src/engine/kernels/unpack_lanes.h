@@ -409,6 +409,7 @@ INLINE void NAME(unpack_iq3_xxs)(const uint8_t *b, struct NAME(unit) * u)
     (u, p, NAME(eight_points)(values, b + 2 + 16 * p, 0), NAME(eight_points)(values, b + 10 + 16 * p, 0));
 }
 
+/* Where numbers of points are put together from parts, gathering is faster than loads one by one; elsewhere not. */
 INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
 {
     const uint8_t *values = u->values;
@@ -419,9 +420,18 @@ INLINE void NAME(unpack_iq3_s)(const uint8_t *b, struct NAME(unit) * u)
     u->scales[0] = _mm256_mul_ps(_mm256_set1_ps(NAME(load_half)(b)), _mm256_cvtepi32_ps(scale));
     memcpy(u->signs, b + 74, sizeof u->signs);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(eight_points)(values, b + 2 + 16 * p, b[66 + 2 * p]),
-     NAME(eight_points)(values, b + 10 + 16 * p, b[67 + 2 * p]));
+    for (int p = 0; p < 4; p++) {
+#if LANES == 16
+        const __m512i low = _mm512_cvtepu8_epi32(NAME(load_16_bytes)(b + 2 + 16 * p));
+        uint16_t high;
+        memcpy(&high, b + 66 + 2 * p, sizeof high);
+        u->pairs[p] = _mm512_i32gather_epi32(_mm512_mask_or_epi32(low, high, low, _mm512_set1_epi32(256)), values, 4);
+#else
+        NAME(set_pair)
+        (u, p, NAME(eight_points)(values, b + 2 + 16 * p, b[66 + 2 * p]),
+         NAME(eight_points)(values, b + 10 + 16 * p, b[67 + 2 * p]));
+#endif
+    }
 }
 
 INLINE void NAME(unpack_q8_k)(const uint8_t *b, struct NAME(unit) * u)
@@ -473,7 +483,20 @@ INLINE void NAME(unpack_q2_0)(const uint8_t *b, struct NAME(unit) * u)
 }
 
 /* Digits of base 3: of every byte times its power (16 bits for every two bytes), times 3, what is above eight bits. */
-INLINE __m256i NAME(digits)(__m256i bytes, __m256i powers)
+#if LANES == 16
+INLINE __m512i NAME(digits)(__m256i first, __m256i second, __m256i first_powers, __m256i second_powers)
+{
+    const __m512i low = _mm512_set1_epi16(255), three = _mm512_set1_epi16(3);
+    const __m512i bytes = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+    const __m512i powers = _mm512_inserti64x4(_mm512_castsi256_si512(first_powers), second_powers, 1);
+    __m512i even = _mm512_and_si512(_mm512_mullo_epi16(_mm512_and_si512(bytes, low), powers), low);
+    __m512i odd = _mm512_and_si512(_mm512_mullo_epi16(_mm512_srli_epi16(bytes, 8), powers), low);
+    even = _mm512_srli_epi16(_mm512_mullo_epi16(even, three), 8);
+    odd = _mm512_mullo_epi16(odd, three);
+    return _mm512_or_si512(even, _mm512_andnot_si512(low, odd));
+}
+#else
+INLINE __m256i NAME(digits_of)(__m256i bytes, __m256i powers)
 {
     const __m256i low = _mm256_set1_epi16(255), three = _mm256_set1_epi16(3);
     __m256i even = _mm256_and_si256(_mm256_mullo_epi16(_mm256_and_si256(bytes, low), powers), low);
@@ -482,6 +505,12 @@ INLINE __m256i NAME(digits)(__m256i bytes, __m256i powers)
     odd = _mm256_mullo_epi16(odd, three);
     return _mm256_or_si256(even, _mm256_andnot_si256(low, odd));
 }
+
+INLINE NAME(pair) NAME(digits)(__m256i first, __m256i second, __m256i first_powers, __m256i second_powers)
+{
+    return (NAME(pair)){NAME(digits_of)(first, first_powers), NAME(digits_of)(second, second_powers)};
+}
+#endif
 
 INLINE __m256i NAME(two_powers)(int first, int second)
 {
@@ -492,12 +521,13 @@ INLINE void NAME(unpack_tq1_0)(const uint8_t *b, struct NAME(unit) * u)
 {
     const __m256i first = NAME(load_32_bytes)(b), then = _mm256_broadcastsi128_si256(NAME(load_16_bytes)(b + 32));
     const __m256i last = _mm256_inserti128_si256(then, _mm_set1_epi32((int)word_at(b + 48)), 1);
-    const __m256i powers = _mm256_inserti128_si256(_mm256_set1_epi16(81), _mm_setr_epi16(1, 1, 3, 3, 9, 9, 27, 27), 1);
+    const __m256i last_powers =
+        _mm256_inserti128_si256(_mm256_set1_epi16(81), _mm_setr_epi16(1, 1, 3, 3, 9, 9, 27, 27), 1);
     u->scales[0] = _mm256_set1_ps(NAME(load_half)(b + 52));
-    NAME(set_pair)(u, 0, NAME(digits)(first, _mm256_set1_epi16(1)), NAME(digits)(first, _mm256_set1_epi16(3)));
-    NAME(set_pair)(u, 1, NAME(digits)(first, _mm256_set1_epi16(9)), NAME(digits)(first, _mm256_set1_epi16(27)));
-    NAME(set_pair)(u, 2, NAME(digits)(first, _mm256_set1_epi16(81)), NAME(digits)(then, NAME(two_powers)(1, 3)));
-    NAME(set_pair)(u, 3, NAME(digits)(then, NAME(two_powers)(9, 27)), NAME(digits)(last, powers));
+    NAME(put_pair)(u, 0, NAME(digits)(first, first, _mm256_set1_epi16(1), _mm256_set1_epi16(3)));
+    NAME(put_pair)(u, 1, NAME(digits)(first, first, _mm256_set1_epi16(9), _mm256_set1_epi16(27)));
+    NAME(put_pair)(u, 2, NAME(digits)(first, then, _mm256_set1_epi16(81), NAME(two_powers)(1, 3)));
+    NAME(put_pair)(u, 3, NAME(digits)(then, last, NAME(two_powers)(9, 27), last_powers));
 }
 
 /* Half of unsigned e4m3 numbers: as bits of an f32 they are too small by 2^119, subnormal ones too. */
@@ -558,9 +588,24 @@ INLINE void NAME(unpack_iq1_s)(const uint8_t *b, struct NAME(unit) * u)
     u->scales[0] =
         NAME(odd_steps)(_mm256_srli_epi32(_mm256_cvtepu16_epi32(NAME(load_16_bytes)(high)), 12), NAME(load_half)(b));
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(iq1_s_block)(u->values, b + 2 + 8 * p, high[2 * p]),
-     NAME(iq1_s_block)(u->values, b + 6 + 8 * p, high[2 * p + 1]));
+    for (int p = 0; p < 4; p++) {
+#if LANES == 16
+        const uint32_t tops = word_at(b + 34 + 4 * p); /* of two blocks: four times three bits; sign of delta on top */
+        const __m512i low = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(b + 2 + 8 * p)));
+        const __m512i three =
+            _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(tops), _mm512_setr_epi64(0, 3, 6, 9, 16, 19, 22, 25)),
+                             _mm512_set1_epi64(7));
+        const __m512i points = _mm512_or_si512(low, _mm512_slli_epi64(three, 8));
+        const __m512i times = _mm512_slli_epi16(_mm512_i64gather_epi64(points, u->values, 8), 3);
+        const __mmask8 negative = (__mmask8)((tops >> 15 & 1) * 0x0f | (tops >> 31) * 0xf0);
+        u->pairs[p] = _mm512_add_epi8(_mm512_and_si512(times, _mm512_set1_epi8((char)0xf8)),
+                                      _mm512_mask_blend_epi64(negative, _mm512_set1_epi8(17), _mm512_set1_epi8(15)));
+#else
+        NAME(set_pair)
+        (u, p, NAME(iq1_s_block)(u->values, b + 2 + 8 * p, high[2 * p]),
+         NAME(iq1_s_block)(u->values, b + 6 + 8 * p, high[2 * p + 1]));
+#endif
+    }
 }
 
 INLINE __m256i NAME(iq1_m_block)(const uint8_t *values, const uint8_t *p, const uint8_t *high)
@@ -588,7 +633,23 @@ INLINE void NAME(unpack_iq1_m)(const uint8_t *b, struct NAME(unit) * u)
                                               threes),
                             d);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++) NAME(set_pair)
-    (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
-     NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+    for (int p = 0; p < 4; p++) {
+#if LANES == 16
+        const uint32_t high = word_at(b + 32 + 4 * p); /* eight nibbles: three bits of a point, sign of delta */
+        const __m512i low = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(b + 8 * p)));
+        const __m512i nibbles =
+            _mm512_and_si512(_mm512_srlv_epi64(_mm512_set1_epi64(high), _mm512_setr_epi64(0, 4, 8, 12, 16, 20, 24, 28)),
+                             _mm512_set1_epi64(15));
+        const __m512i points =
+            _mm512_or_si512(low, _mm512_slli_epi64(_mm512_and_si512(nibbles, _mm512_set1_epi64(7)), 8));
+        const __m512i times = _mm512_slli_epi16(_mm512_i64gather_epi64(points, u->values, 8), 3);
+        const __mmask8 negative = _mm512_test_epi64_mask(nibbles, _mm512_set1_epi64(8));
+        u->pairs[p] = _mm512_add_epi8(_mm512_and_si512(times, _mm512_set1_epi8((char)0xf8)),
+                                      _mm512_mask_blend_epi64(negative, _mm512_set1_epi8(17), _mm512_set1_epi8(15)));
+#else
+        NAME(set_pair)
+        (u, p, NAME(iq1_m_block)(u->values, b + 8 * p, b + 32 + 4 * p),
+         NAME(iq1_m_block)(u->values, b + 8 * p + 4, b + 34 + 4 * p));
+#endif
+    }
 }
