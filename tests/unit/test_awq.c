@@ -224,6 +224,7 @@ static const struct search {
 struct module {
     const struct layer *layer;
     const struct search *search;
+    float *want; /* its output with the original weights; made when first needed */
 };
 
 static size_t module_output(const struct module *module, float *const *weights, float *y)
@@ -249,14 +250,18 @@ static size_t module_output(const struct module *module, float *const *weights, 
 static tms_status module_loss(void *ctx, float *const *weights, double *loss, struct tms_error *e)
 {
     (void)e;
-    const struct module *module = ctx;
-    float *want = malloc(TOKENS * HIDDEN * sizeof *want), *got = malloc(TOKENS * HIDDEN * sizeof *got);
-    size_t n = module_output(module, module->layer->w + module->search->first, want);
-    module_output(module, weights, got);
+    struct module *module = ctx;
+    float *got = malloc(TOKENS * HIDDEN * sizeof *got);
+    if (!module->want) {
+        module->want = malloc(TOKENS * HIDDEN * sizeof *module->want);
+        module_output(module, module->layer->w + module->search->first, module->want);
+    }
+    const float *want = module->want;
+    const size_t n = module_output(module, weights, got);
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += ((double)want[i] - (double)got[i]) * ((double)want[i] - (double)got[i]);
     *loss = sum / (double)n;
-    free(want), free(got);
+    free(got);
     return TMS_OK;
 }
 
@@ -295,7 +300,7 @@ static void losses_ratios_and_scales_are_those_of_autoawq(void **state)
             char of[100];
             snprintf(of, sizeof of, "f32/layer%d/scale/%s", l, searches[s].before);
             const size_t n = cols_of[searches[s].first];
-            struct module module = {&layers[l], &searches[s]};
+            struct module module = {&layers[l], &searches[s], NULL};
             struct tms_awq_layer list[3];
             for (size_t i = 0; i < searches[s].n; i++)
                 list[i] = (struct tms_awq_layer){layers[l].w[searches[s].first + i], rows_of[searches[s].first + i]};
@@ -333,7 +338,7 @@ static void losses_ratios_and_scales_are_those_of_autoawq(void **state)
                 tms_hessian_free(hessian);
             }
             tms_awq_scales_free(&found);
-            free(mean);
+            free(mean), free(module.want);
         }
 }
 
