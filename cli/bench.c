@@ -13,6 +13,7 @@ struct bench {
     const char *model, *threads;
     uint64_t n_prompt, n_text, depth, n_repetitions;
     struct tms_session_options session;
+    bool exact;
     unsigned counts[MAX_COUNTS]; /* of threads */
     size_t n_counts;
     struct tms_bench_result results[MAX_COUNTS];
@@ -43,13 +44,16 @@ static int parse(const struct command *self, struct bench *b, int argc, char **a
         {"repetitions", 'r', OPTION_COUNT, &b->n_repetitions, "N", "times to measure each (default 5)"},
         {"depth", 'd', OPTION_COUNT, &b->depth, "N", "tokens that were read before, so that attention has work"},
         {"ctx", 'c', OPTION_COUNT, &b->depth, "N", "the same"},
-        {"kv", 0, OPTION_TEXT, &b->session.kv, "TYPE", "cache of keys and values: f32 (default), f16"},
+        {"kv", 0, OPTION_TEXT, &b->session.kv, "TYPE",
+         "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},
+        {"exact", 0, OPTION_FLAG, &b->exact, NULL, "activations in f32, as `tamis run --exact`"},
         {"llm-int8", 0, OPTION_FLAG, &b->session.llm_int8, NULL, "bitsandbytes int8 as LLM.int8 computes it"},
         {"threads", 't', OPTION_TEXT, &b->threads, "A,B",
          "threads to work with, each number in turn (default: all processors)"},
     };
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &b->common, &b->model, 1);
     if (code >= 0) return code;
+    b->session.fast = !b->exact;
     if (!parse_counts(b))
         return wrong_usage(self, "--threads '%s': up to %d numbers up to 1024 are expected", b->threads, MAX_COUNTS);
     if (b->n_prompt == 0 && b->n_text == 0) return wrong_usage(self, "-p 0 -n 0: nothing would be measured");
@@ -150,7 +154,7 @@ static void print_table(const struct bench *b, const struct tms_model_info *info
     printf("memory: weights %s, cache %s for %s positions (%s), at most %s in all\n", human_bytes(r->weight_bytes),
            human_bytes(r->cache_bytes), grouped(b->session.context), b->session.kv ? b->session.kv : "f32",
            human_bytes(b->peak_memory));
-    if (b->n_text && r->weight_bytes < r->last_cache_bytes)
+    if (b->n_text && r->token_bytes < r->last_cache_bytes)
         printf("the weights fit into the processor's last cache (%s): memory need not be read for every token\n",
                human_bytes(r->last_cache_bytes));
 }
@@ -165,12 +169,12 @@ static json_t *document(const struct bench *b, const struct tms_model_info *info
     json_t *runs = json_array();
     for (size_t i = 0; i < b->n_counts; i++) {
         const struct tms_bench_result *r = &b->results[i];
-        json_t *run =
-            json_pack("{s:I, s:o, s:o, s:s, s:f, s:f, s:I, s:I, s:I, s:I}", "threads", (json_int_t)r->n_threads,
-                      "prompt", json_null(), "text", json_null(), "cpu", r->cpu, "peak_operations_per_second",
-                      r->peak_operations, "peak_bytes_per_second", r->peak_bytes, "peak_read_bytes",
-                      (json_int_t)r->peak_read_bytes, "last_cache_bytes", (json_int_t)r->last_cache_bytes,
-                      "weight_bytes", (json_int_t)r->weight_bytes, "cache_bytes", (json_int_t)r->cache_bytes);
+        json_t *run = json_pack("{s:I, s:o, s:o, s:s, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "threads",
+                                (json_int_t)r->n_threads, "prompt", json_null(), "text", json_null(), "cpu", r->cpu,
+                                "peak_operations_per_second", r->peak_operations, "peak_bytes_per_second",
+                                r->peak_bytes, "peak_read_bytes", (json_int_t)r->peak_read_bytes, "last_cache_bytes",
+                                (json_int_t)r->last_cache_bytes, "weight_bytes", (json_int_t)r->weight_bytes,
+                                "token_bytes", (json_int_t)r->token_bytes, "cache_bytes", (json_int_t)r->cache_bytes);
         if (b->n_prompt)
             json_object_set_new(run, "prompt",
                                 json_pack("{s:I, s:o, s:o, s:f, s:f}", "tokens", (json_int_t)b->n_prompt,
@@ -186,11 +190,11 @@ static json_t *document(const struct bench *b, const struct tms_model_info *info
                           "share_of_peak", share(r->text_operations, r->peak_operations) / 100));
         json_array_append_new(runs, run);
     }
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:o, s:I}", "model", b->model, "architecture",
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:b, s:o, s:I}", "model", b->model, "architecture",
                      info->architecture, "version", tms_version(), "parameters", (json_int_t)info->n_parameters,
                      "file_bytes", (json_int_t)info->file_bytes, "depth", (json_int_t)b->depth, "repetitions",
-                     (json_int_t)b->n_repetitions, "kv", b->session.kv ? b->session.kv : "f32", "runs", runs,
-                     "peak_memory_bytes", (json_int_t)b->peak_memory);
+                     (json_int_t)b->n_repetitions, "kv", b->session.kv ? b->session.kv : "f32", "exact", b->exact,
+                     "runs", runs, "peak_memory_bytes", (json_int_t)b->peak_memory);
 }
 
 /* ---- doing ----------------------------------------------------------------------------------------------------- */

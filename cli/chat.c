@@ -22,6 +22,7 @@ struct talk {
     struct tms_session *session;
     struct tms_chat *chat;
     struct tms_session_info info;
+    bool exact;
     bool terminal; /* a person types */
     bool dims;     /* and looks at the answers */
     bool dimmed, failed;
@@ -50,12 +51,20 @@ static int parse(const struct command *self, struct talk *t, int argc, char **ar
         {"stop", 0, OPTION_LIST, &t->stops, "TEXT", "end answers before this text (may be given several times)"},
         {"ctx", 'c', OPTION_COUNT, &t->session_options.context, "N",
          "positions at most (default: as the model was made)"},
-        {"kv", 0, OPTION_TEXT, &t->session_options.kv, "TYPE", "cache of keys and values: f32 (default), f16"},
+        {"kv", 0, OPTION_TEXT, &t->session_options.kv, "TYPE",
+         "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},
+        {"kv-keep-first", 0, OPTION_COUNT, &t->session_options.kv_keep_first, "N",
+         "quantized caches: the first N tokens stay at 16 bits"},
+        {"kv-keep-last", 0, OPTION_COUNT, &t->session_options.kv_keep_last, "N", "… and the newest N"},
+        {"exact", 0, OPTION_FLAG, &t->exact, NULL,
+         "activations in f32; else those that meet quantized weights are rounded to 8 bits"},
         {"llm-int8", 0, OPTION_FLAG, &t->session_options.llm_int8, NULL, "bitsandbytes int8 as LLM.int8 computes it"},
         {"render", 0, OPTION_TEXT, &t->render, "FILE.json",
          "only print what the model would read of a conversation: [{\"role\": …, \"content\": …}, …]"},
     };
-    return parse_options(self, argc, argv, options, sizeof options / sizeof *options, &t->common, &t->model, 1);
+    int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &t->common, &t->model, 1);
+    t->session_options.fast = !t->exact;
+    return code;
 }
 
 /* ---- what the model would read --------------------------------------------------------------------------------- */

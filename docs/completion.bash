@@ -42,7 +42,7 @@ _tamis()
         --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --logits --hidden" ;;
     bench) options="--n-prompt --n-gen --repetitions --depth --ctx --kv --exact --llm-int8" ;;
     chat) options="--system --template --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed --stop --ctx
-        --kv --exact --llm-int8 --render" ;;
+        --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --render" ;;
     tokenize) options="--special --no-parse-special --jsonl" ;;
     *) options= ;;
     esac

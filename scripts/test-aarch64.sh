@@ -25,7 +25,7 @@ fi
 
 cmake --preset release >/dev/null
 cmake --build --preset release --target tamis
-tests=(codec iq small_types weighted numbers bnb)
+tests=(codec iq small_types weighted numbers bnb fast)
 cmake --preset aarch64 >/dev/null
 cmake --build --preset aarch64 --target tamis "${tests[@]/#/test_}"
 # Each runs every level itself.

@@ -186,12 +186,12 @@ struct tms_quantize_options {
     const char *const *include_weights, *const *exclude_weights; /* entries of it, by parts of their names */
     size_t n_include_weights, n_exclude_weights;
     /* Methods that read a text: */
-    const char *method;     /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
-                             * "gptq": GGUF's block types, with error feedback over `data` */
-    const char *data;       /* a text, or .jsonl, as in tms_calibrate_options */
+    const char *method; /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
+                         * "gptq": GGUF's block types, with error feedback over `data` */
+    const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
     uint64_t n_samples, sample_length;
-    uint64_t ram;           /* most memory of the walk over the text, in bytes; 0: no limit */
-    bool leave_output_tensor;                              /* output.weight stays as it is */
+    uint64_t ram;             /* most memory of the walk over the text, in bytes; 0: no limit */
+    bool leave_output_tensor; /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
     size_t n_tensor_types;
@@ -526,7 +526,8 @@ struct tms_bench_result {
     /* Multiplications and additions in a second, of linear layers and attention */
     double prompt_operations, text_operations;
     double text_bytes;     /* of weights that making text reads in a second */
-    uint64_t weight_bytes; /* that one token reads */
+    uint64_t weight_bytes; /* of the model */
+    uint64_t token_bytes;  /* that one token reads: of experts those that it gets */
     uint64_t cache_bytes;  /* keys and values of the positions that were used */
     /* What the machine does at most with as many threads, measured just after */
     const char *cpu;           /* vector instructions in use: "avx512" */
@@ -607,7 +608,7 @@ struct tms_eval_progress {
 typedef void (*tms_eval_progress_fn)(void *ctx, const struct tms_eval_progress *progress);
 
 struct tms_eval_options {
-    const char *data;  /* a text in UTF-8; special tokens in it are plain text */
+    const char *data;  /* a text in UTF-8, else it is refused; special tokens in it are plain text */
     const char *ids;   /* instead: a file of token ids between white space or commas, taken as they are */
     const char *base;  /* the model to compare with, or NULL */
     const char *style; /* "llama" (NULL is this): the second half of every window is predicted, its first token is

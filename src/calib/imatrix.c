@@ -387,7 +387,8 @@ static tms_status read_stats_entry(struct reading *reading, const struct tms_sta
     float *values = tms_arena_alloc(&imatrix->arena, entry.n_values * sizeof *values);
     if (!entry.name || !values) status = tms_fail_memory(err, entry.n_values * sizeof *values);
     for (size_t i = 0; i < entry.n_values && status == TMS_OK; i++) {
-        float count = (float)in.counts[i / in.cols];
+        int64_t tokens = in.counts[i / in.cols];
+        float count = (float)tokens;
         values[i] = count > 0 ? (float)in.squares[i] / count : 1;
     }
     for (size_t i = 0; i < in.parts; i++) entry.n_unseen += in.counts[i] == 0;

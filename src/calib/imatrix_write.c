@@ -56,7 +56,8 @@ static tms_status put_dat_entry(struct writing *w, const char *name, const struc
     float *values = tms_calloc(n, sizeof *values);
     if (!values) return tms_fail_memory(w->err, n * sizeof *values);
     for (size_t i = 0; i < n; i++) {
-        double count = (double)in->counts[i / in->cols];
+        int64_t tokens = in->counts[i / in->cols];
+        double count = (double)tokens;
         values[i] = (float)((count > 0 ? in->squares[i] / count : 1) * (double)calls);
     }
     tms_status status = put_i32(w, strlen(name));
@@ -83,14 +84,19 @@ static tms_status write_dat(struct writing *w)
     return status;
 }
 
-static tms_status put_gguf_values(struct writing *w, const struct tms_gguf_plan_tensor *t, const double *squares,
-                                  const int64_t *counts, size_t n)
+/* The two tensors of an entry. */
+static tms_status put_gguf_entry(struct writing *w, const struct tms_gguf_plan_tensor *tensors,
+                                 const struct tms_stats_input *in)
 {
+    size_t n = in->parts * in->cols;
     float *values = tms_calloc(n, sizeof *values);
     if (!values) return tms_fail_memory(w->err, n * sizeof *values);
-    for (size_t i = 0; i < n; i++) values[i] = squares ? (float)squares[i] : (float)counts[i];
-    w->at = t->offset;
+    for (size_t i = 0; i < n; i++) values[i] = (float)in->squares[i];
+    w->at = tensors[0].offset;
     tms_status status = put(w, values, n * sizeof *values);
+    for (size_t i = 0; i < in->parts; i++) values[i] = (float)in->counts[i];
+    w->at = tensors[1].offset;
+    if (status == TMS_OK) status = put(w, values, in->parts * sizeof *values);
     free(values);
     return status;
 }
@@ -137,8 +143,7 @@ static tms_status write_gguf(struct writing *w)
     for (size_t i = 0; i < w->n && status == TMS_OK; i++) {
         struct tms_stats_input in;
         status = tms_stats_read(w->stats, w->names[i], &in, w->err);
-        if (status == TMS_OK) status = put_gguf_values(w, &plan[2 * i], in.squares, NULL, in.parts * in.cols);
-        if (status == TMS_OK) status = put_gguf_values(w, &plan[2 * i + 1], NULL, in.counts, in.parts);
+        if (status == TMS_OK) status = put_gguf_entry(w, &plan[2 * i], &in);
         tms_stats_drop(&in);
     }
     if (status == TMS_OK) status = tms_output_truncate(w->output, size, w->err);

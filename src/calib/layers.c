@@ -238,8 +238,7 @@ tms_status tms_layers_run(struct tms_layers *l, uint64_t layer, bool keep, struc
                               (unsigned long long)layer, (unsigned long long)l->info.n_layers);
         if (status == TMS_OK) status = run_group(l, layer, &g, &in, out, err);
         if (status == TMS_OK && l->progress)
-            l->progress(l->progress_ctx, layer,
-                        (double)(g.token + g.n * g.length) / (double)l->samples->n_tokens);
+            l->progress(l->progress_ctx, layer, (double)(g.token + g.n * g.length) / (double)l->samples->n_tokens);
     }
     if (status == TMS_OK && out)
         status = tms_output_commit(out, err);

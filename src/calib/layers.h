@@ -13,9 +13,9 @@ struct tms_layers {
     const char *work;  /* a folder that exists */
     struct tms_net *net;
     const struct tms_samples *samples;
-    uint64_t ram;         /* most memory; 0: no limit */
-    uint64_t more;        /* bytes that the caller needs beside the walk */
-    tms_tap_fn tap;       /* of the net; told of the output layer's input, too */
+    uint64_t ram;   /* most memory; 0: no limit */
+    uint64_t more;  /* bytes that the caller needs beside the walk */
+    tms_tap_fn tap; /* of the net; told of the output layer's input, too */
     void *tap_ctx;
     void (*progress)(void *ctx, uint64_t layer, double share); /* share of the layer that is done */
     void *progress_ctx;

@@ -149,6 +149,7 @@ tms_status tms_stats_join(const char *path, const char *dir, uint64_t n, const j
     uint64_t size = 0;
     char *text = json_dumps(about, JSON_COMPACT);
     tms_status status = text ? TMS_OK : tms_fail_memory(err, 4096);
+    if (status == TMS_OK && !tms_grow(&j.plan, &j.cap, 1, sizeof *j.plan)) status = tms_fail_memory(err, 256);
     for (uint64_t i = 0; i < n && status == TMS_OK; i++) status = visit_layer(&j, i, err);
     if (status == TMS_OK) {
         j.plan[j.n_plan++] = (struct tms_st_plan_tensor){

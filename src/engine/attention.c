@@ -149,26 +149,25 @@ static void find_kinds(const struct tms_cache *c, struct block *b)
     b->kept = b->position < first || (last > 0 && b->position + b->n - 1 + last > b->first_query);
 }
 
+static void multiply(const struct tile *t, const float *keys, size_t rows, size_t n, float *scores)
+{
+    size_t width = t->key_width;
+    for (size_t k = 0; k < width; k += TMS_DOT_PIECE) {
+        size_t piece = width - k < TMS_DOT_PIECE ? width - k : TMS_DOT_PIECE;
+        tms_dots(t->q + k, width, rows, keys + k, width, n, piece, scores, KEYS, k > 0);
+    }
+}
+
 /* Scores of all rows. Where queries see some keys quantized and others kept, both are computed. */
 static void score(const struct tms_attention *a, struct block *b, size_t rows, struct tile *t)
 {
-    const struct tms_cache *c = a->cache;
-    const float *keys = t->kept_keys;
-    float *scores = t->scores;
-    size_t width = t->key_width;
-    for (int kept = 0; kept < 2; kept++) {
-        if (kept ? !b->kept : !b->quantized) continue;
-        if (kept) {
-            tms_cache_kept_keys(c, b->head, b->position, b->n, t->kept_keys);
-            keys = t->kept_keys;
-            scores = b->quantized ? t->kept_scores : t->scores;
-        } else {
-            keys = b->keys = tms_cache_keys(c, b->head, b->position, b->n, t->keys);
-        }
-        for (size_t k = 0; k < width; k += TMS_DOT_PIECE) {
-            size_t piece = width - k < TMS_DOT_PIECE ? width - k : TMS_DOT_PIECE;
-            tms_dots(t->q + k, width, rows, keys + k, width, b->n, piece, scores, KEYS, k > 0);
-        }
+    if (b->quantized) {
+        b->keys = tms_cache_keys(a->cache, b->head, b->position, b->n, t->keys);
+        multiply(t, b->keys, rows, b->n, t->scores);
+    }
+    if (b->kept) {
+        tms_cache_kept_keys(a->cache, b->head, b->position, b->n, t->kept_keys);
+        multiply(t, t->kept_keys, rows, b->n, b->quantized ? t->kept_scores : t->scores);
     }
 }
 

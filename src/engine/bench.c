@@ -40,19 +40,6 @@ static struct tms_figure figure(const struct bench *b, double count)
     return (struct tms_figure){mean, n > 1 ? sqrt(squares / (double)(n - 1)) : 0};
 }
 
-/* Bytes of weights that a token needs: all but those of experts that it does not get. */
-static double bytes_per_token(const struct tms_net *net, double weight_bytes)
-{
-    const struct tms_config *c = &net->config;
-    for (uint64_t l = 0; l < c->n_layers; l++)
-        for (size_t i = 0; i < 3 && net->layers[l].experts[i]; i++) {
-            const struct tms_weight *w = net->layers[l].experts[i];
-            double bytes = (double)w->tensor->bytes / (double)w->tensor->n_weights;
-            weight_bytes -= bytes * (double)w->rows * (double)w->cols * (double)(c->experts.n - c->experts.used);
-        }
-    return weight_bytes;
-}
-
 static double mean_seconds(const struct bench *b)
 {
     return figure(b, 0).mean;
@@ -79,6 +66,20 @@ static double operations(const struct tms_net *net, size_t start, size_t n, size
         sum += 4 * keys * (double)(c->n_heads * c->head_dim); /* scores, and sums of values */
     }
     return sum;
+}
+
+/* Bytes of weights that one token reads: all of them, but of experts those that it gets. */
+static uint64_t bytes_of_token(const struct tms_net *net)
+{
+    uint64_t bytes = 0;
+    for (uint64_t l = 0; l <= net->config.n_layers; l++) {
+        const struct tms_net_layer *layer = &net->layers[l];
+        for (size_t i = 0; i < TMS_LINEARS; i++)
+            if (layer->linear[i].tensor) bytes += tms_weight_bytes(&layer->linear[i]);
+        for (size_t i = 0; i < 3; i++)
+            if (layer->experts[i]) bytes += net->config.experts.used * tms_weight_bytes(layer->experts[i]);
+    }
+    return bytes;
 }
 
 /* ---- what is measured ------------------------------------------------------------------------------------------ */
@@ -128,7 +129,7 @@ static tms_status make_texts(struct bench *b, struct tms_bench_result *out, stru
     }
     if (n) {
         out->text = figure(b, (double)n);
-        out->text_bytes = bytes_per_token(b->s->net, (double)out->weight_bytes) * (double)n / mean_seconds(b);
+        out->text_bytes = (double)out->token_bytes * (double)n / mean_seconds(b);
         out->text_operations = operations(b->s->net, b->o->depth, n, n) / mean_seconds(b);
     }
     return TMS_OK;
@@ -182,7 +183,8 @@ tms_status tms_session_bench(struct tms_session *session, const struct tms_bench
     const struct tms_sampling greedy = {0};
     struct bench b = {.s = session, .o = options};
     struct tms_bench_result r = {.n_threads = tms_pool_threads(session->pool),
-                                 .weight_bytes = session->about.weight_bytes};
+                                 .weight_bytes = session->about.weight_bytes,
+                                 .token_bytes = bytes_of_token(session->net)};
     tms_status status = check(&b, err);
     if (status == TMS_OK) status = make_up(&b, err);
     if (status == TMS_OK) status = tms_sampler_create(&b.sampler, &greedy, session->info.vocab, err);

@@ -166,6 +166,14 @@ size_t tms_cache_rewind(const struct tms_cache *cache, size_t n)
     return needed >= cache->lost ? n : cache->n_first;
 }
 
+static void copy_kept(struct tms_cache *to, const struct tms_cache *from, size_t head, size_t position)
+{
+    size_t keys = from->key.dim * HALF, values = from->value.dim * HALF;
+    size_t at = slot_of(to, head, position), was = slot_of(from, head, position);
+    memcpy(to->kept_keys + at * keys, from->kept_keys + was * keys, keys);
+    if (to->kept_values) memcpy(to->kept_values + at * values, from->kept_values + was * values, values);
+}
+
 tms_status tms_cache_grow(struct tms_cache **cache, size_t capacity, size_t n_held, struct tms_error *err)
 {
     const struct tms_cache *from = *cache;
@@ -179,14 +187,8 @@ tms_status tms_cache_grow(struct tms_cache **cache, size_t capacity, size_t n_he
     for (size_t head = 0; head < n_heads; head++) {
         memcpy(key_at(to, head, 0), key_at(from, head, 0), n_held * from->key.bytes);
         if (from->values) memcpy(value_at(to, head, 0), value_at(from, head, 0), n_held * from->value.bytes);
-        for (size_t j = 0; j < n_slots; j++) {
-            if (j >= from->n_first && j < from->lost) continue;
-            size_t key_bytes = shape.key_dim * HALF, value_bytes = shape.value_dim * HALF;
-            size_t a = slot_of(to, head, j), b = slot_of(from, head, j);
-            memcpy(to->kept_keys + a * key_bytes, from->kept_keys + b * key_bytes, key_bytes);
-            if (to->kept_values)
-                memcpy(to->kept_values + a * value_bytes, from->kept_values + b * value_bytes, value_bytes);
-        }
+        for (size_t j = 0; j < n_slots && to->kept_keys; j++)
+            if (j < from->n_first || j >= from->lost) copy_kept(to, from, head, j);
     }
     to->lost = from->lost;
     tms_cache_free(*cache);

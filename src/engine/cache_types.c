@@ -29,7 +29,7 @@ struct tms_cache_form {
     enum tms_type codec;
     /* NULL: the codec's. n: all numbers of the part */
     void (*encode)(const float *x, size_t n, size_t tile, uint8_t *to);
-    void (*decode)(const uint8_t *from, size_t n, size_t tile, float *to);
+    void (*decode)(const uint8_t *from, size_t bytes, size_t n_rows, size_t n, size_t tile, float *to, size_t width);
 };
 
 /* ---- blocks of 32 with searched scales ---- */
@@ -129,17 +129,23 @@ TMS_INLINE void encode_c8_body(const float *x, size_t n, size_t tile, uint8_t *t
 }
 TMS_BY_CPU(static, encode_c8, (const float *x, size_t n, size_t tile, uint8_t *to), (x, n, tile, to))
 
-TMS_INLINE void decode_c8_body(const uint8_t *restrict from, size_t n, size_t tile, float *restrict to)
+TMS_INLINE void decode_c8_body(const uint8_t *restrict from, size_t bytes, size_t n_rows, size_t n, size_t tile,
+                               float *restrict to, size_t width)
 {
-    const int8_t *restrict q = (const int8_t *)(from + (n + tile - 1) / tile * sizeof(float));
-    for (size_t i = 0; i < n; i += tile, from += sizeof(float)) {
-        size_t end = n - i < tile ? n : i + tile;
-        float scale;
-        memcpy(&scale, from, sizeof scale);
-        for (size_t j = i; j < end; j++) to[j] = (float)q[j] * scale;
+    for (size_t row = 0; row < n_rows; row++, from += bytes, to += width) {
+        const uint8_t *scales = from;
+        const int8_t *restrict q = (const int8_t *)(from + (n + tile - 1) / tile * sizeof(float));
+        for (size_t i = 0; i < n; i += tile, scales += sizeof(float)) {
+            size_t end = n - i < tile ? n : i + tile;
+            float scale;
+            memcpy(&scale, scales, sizeof scale);
+            for (size_t j = i; j < end; j++) to[j] = (float)q[j] * scale;
+        }
     }
 }
-TMS_BY_CPU(static, decode_c8, (const uint8_t *from, size_t n, size_t tile, float *to), (from, n, tile, to))
+TMS_BY_CPU(static, decode_c8,
+           (const uint8_t *from, size_t bytes, size_t n_rows, size_t n, size_t tile, float *to, size_t width),
+           (from, bytes, n_rows, n, tile, to, width))
 
 /* ---- the tables ---- */
 
@@ -242,20 +248,22 @@ void tms_cache_encode(const struct tms_cache_row *row, const float *x, uint8_t *
 
 void tms_cache_decode(const struct tms_cache_row *row, const uint8_t *from, size_t n, float *to, size_t width)
 {
-    if (row->n_parts == 1 && !row->parts[0].form->decode && row->dim == width) {
-        tms_codec(row->parts[0].form->codec)->decode(from, to, n * width);
-        return;
-    }
-    for (size_t j = 0; j < n; j++, from += row->bytes, to += width) {
-        for (size_t i = 0; i < row->n_parts; i++) {
-            const struct tms_cache_part *p = &row->parts[i];
-            if (p->form->decode)
-                p->form->decode(from + p->offset, p->n, p->tile, to + p->first);
-            else
-                tms_codec(p->form->codec)->decode(from + p->offset, to + p->first, p->n);
+    for (size_t i = 0; i < row->n_parts; i++) {
+        const struct tms_cache_part *p = &row->parts[i];
+        if (p->form->decode) {
+            p->form->decode(from + p->offset, row->bytes, n, p->n, p->tile, to + p->first, width);
+            continue;
         }
-        memset(to + row->dim, 0, (width - row->dim) * sizeof *to);
+        const struct tms_codec *codec = tms_codec(p->form->codec);
+        if (p->n == width) {
+            codec->decode(from, to, n * width);
+            continue;
+        }
+        for (size_t j = 0; j < n; j++)
+            codec->decode(from + j * row->bytes + p->offset, to + j * width + p->first, p->n);
     }
+    for (size_t j = 0; j < n && row->dim < width; j++)
+        memset(to + j * width + row->dim, 0, (width - row->dim) * sizeof *to);
 }
 
 void tms_cache_turn(const struct tms_cache_row *row, float *x)

@@ -421,6 +421,7 @@ tms_status tms_chat_say(struct tms_chat *c, const char *text, size_t n, const st
                           ids.n, (unsigned long long)c->session->about.context);
     if (status == TMS_OK) status = answer(c, &ids, options, &l, &g, err);
     free(ids.at);
+    if (status == TMS_OK && l.held.failed) status = tms_fail_memory(err, g.text_bytes);
     if (status == TMS_OK) {
         pass_on(&l, l.held.n); /* what looked like the beginning of a mark */
         status = remember(c, "assistant", g.text, g.text_bytes, err);

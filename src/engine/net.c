@@ -433,7 +433,7 @@ bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struc
     *out = (struct tms_net_matrix){
         .tensor = w->tensor, .expert = -1, .first_row = w->first_row, .rows = w->rows, .cols = w->cols};
     if (*at < TMS_LINEARS) {
-        out->linear = (enum tms_linear)*at;
+        out->linear = (enum tms_linear) * at;
     } else {
         out->linear = (enum tms_linear)(TMS_LINEAR_EXPERT_GATE + expert / n);
         out->expert = (int)(expert % n);

@@ -10,10 +10,10 @@ struct tms_weight {
     const struct tms_source *source;
     const struct tms_tensor *tensor;
     uint64_t rows, cols;
-    uint64_t first_row;  /* of the tensor (of all its dimensions but the last together) */
-    const uint8_t *data; /* the tensor's stored bytes; NULL while they are not held */
-    bool borrows;        /* data and scales are another part's of the same tensor */
-    bool replaced;       /* by a matrix that is made (tms_net_replace), until it is dropped: */
+    uint64_t first_row;              /* of the tensor (of all its dimensions but the last together) */
+    const uint8_t *data;             /* the tensor's stored bytes; NULL while they are not held */
+    bool borrows;                    /* data and scales are another part's of the same tensor */
+    bool replaced;                   /* by a matrix that is made (tms_net_replace), until it is dropped: */
     const struct tms_tensor *stored; /* its own */
     uint64_t stored_row;
     float *scales; /* owned, if not borrowed; of tensors whose scales are tensors of their own: absmax of each block or

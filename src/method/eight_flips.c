@@ -91,41 +91,35 @@ static size_t improve_eight(const struct tile *tile, size_t at)
     const size_t n = hessian->n, ld = hessian->ld;
     const size_t lanes = at / work->flips->sub * work->flips->n_padded + tile->row;
     const float *steps = work->flips->steps + lanes, *deltas = work->flips->deltas;
-    float slopes[LANES][8], target[2][8 * LANES] = {{0}}, decoded[2][8 * LANES];
-    uint32_t words[2][LANES];
+    float slopes[LANES][8], target[8 * LANES] = {0}, decoded[8 * LANES];
+    uint32_t words[LANES];
     for (size_t r = 0; r < tile->n_rows; r++) {
         const float *q = tile->q + r * ld + at, *w = work->w + (tile->row + r) * n + at;
         for (size_t i = 0; i < 8; i++) slopes[r][i] = tile->g[r * ld + at + i] + work->added * (q[i] - w[i]);
         for (size_t i = 0; i < 8; i++) {
             float step = 0;
             for (size_t j = 0; j < 8; j++) step += square->inverse[8 * i + j] * slopes[r][j];
-            target[0][i * LANES + r] = q[i] - step;
-            target[1][i * LANES + r] = q[i] - slopes[r][i] / square->cost[i];
+            target[i * LANES + r] = q[i] - step;
         }
     }
-    for (int k = 0; k < 2; k++)
-        tms_eights_nearest(work->flips->eights, target[k], steps, deltas ? deltas + lanes : NULL, square->cost,
-                           words[k], decoded[k]);
+    tms_eights_nearest(work->flips->eights, target, steps, deltas ? deltas + lanes : NULL, square->cost, words,
+                       decoded);
     size_t changed = 0;
     for (size_t r = 0; r < tile->n_rows; r++) {
-        float *q = tile->q + r * ld + at, to[2][8];
-        double change[2];
-        for (int k = 0; k < 2; k++) {
-            for (int i = 0; i < 8; i++) to[k][i] = decoded[k][i * LANES + r];
-            change[k] = change_of(square, q, to[k], slopes[r]);
-        }
-        const int k = change[1] < change[0];
+        float *q = tile->q + r * ld + at, to[8];
+        for (int i = 0; i < 8; i++) to[i] = decoded[i * LANES + r];
+        const double change = change_of(square, q, to, slopes[r]);
         double size = 0; /* only what rounding errors do not explain */
         for (int i = 0; i < 8; i++) {
-            const double moved = (double)to[k][i] - (double)q[i];
+            const double moved = (double)to[i] - (double)q[i];
             size += moved * moved * (double)square->cost[i];
         }
-        if (!(change[k] < -1e-5 * size)) continue;
+        if (!(change < -1e-5 * size)) continue;
         for (size_t i = 0; i < 8; i++) {
-            if (to[k][i] != q[i]) follow(tile->g + r * ld, hessian->h + (at + i) * ld, to[k][i] - q[i], n);
-            q[i] = to[k][i];
+            if (to[i] != q[i]) follow(tile->g + r * ld, hessian->h + (at + i) * ld, to[i] - q[i], n);
+            q[i] = to[i];
         }
-        memcpy(work->words + (tile->row + r) * n + at, &words[k][r], sizeof words[k][r]);
+        memcpy(work->words + (tile->row + r) * n + at, &words[r], sizeof words[r]);
         changed++;
     }
     return changed;

@@ -41,7 +41,8 @@ tms_status tms_eights_create_ternary(struct tms_eights **out, struct tms_error *
     struct tms_eights *made = tms_calloc(1, sizeof *made + n * sizeof *made->values);
     if (!made) return tms_fail_memory(err, sizeof *made + n * sizeof *made->values);
     made->dims = 8, made->n_points = TMS_IQ1_POINTS, made->ternary = true;
-    for (size_t i = 0; i < n; i++) made->values[i] = (float)points->numbers[i / 8][i % 8];
+    for (size_t p = 0; p < TMS_IQ1_POINTS; p++)
+        for (size_t i = 0; i < 8; i++) made->values[8 * p + i] = (float)points->numbers[p][i];
     *out = made;
     return TMS_OK;
 }

@@ -93,7 +93,7 @@ tms_status tms_damped_factor(const struct tms_hessian *hessian, const uint32_t *
     const size_t n = hessian->n;
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += (double)diagonal(hessian, i);
-    for (double used = *damp;; used += 0.01) {
+    for (double used = *damp;; used += used > 0.05 ? used / 2 : 0.01) {
         struct copying copying = {hessian, order, (float)(used * (sum / (double)n)), u};
         tms_status status = tms_pool_run(pool, (n + 15) / 16, copy_rows, &copying, err);
         if (status == TMS_OK) status = tms_inverse_factor(u, n, hessian->ld, pool, err);
@@ -187,40 +187,77 @@ void tms_gptq_decode(const struct tms_gptq_result *result, float *w)
         }
 }
 
-static tms_status check(const float *w, size_t ldw, size_t n_rows, size_t n_cols,
-                        const struct tms_gptq_options *options, struct tms_error *err)
+static size_t group_size(const struct tms_gptq_options *options, size_t n_cols)
 {
+    return options->group == 0 || options->group > n_cols ? n_cols : options->group;
+}
+
+tms_status tms_gptq_prepare(struct tms_gptq_prepared *out, const struct tms_hessian *hessian,
+                            const struct tms_gptq_options *options, struct tms_pool *pool, struct tms_error *err)
+{
+    const size_t n = hessian->n;
     if (options->affine.bits < 2 || options->affine.bits > 8)
         return tms_fail(err, TMS_EUSAGE, "GPTQ with %u bits: 2 to 8 are possible", options->affine.bits);
     if (!(options->damp >= 0) || !(options->damp <= 1))
         return tms_fail(err, TMS_EUSAGE, "damping of %g: 0 to 1 is possible", options->damp);
-    for (size_t r = 0; r < n_rows; r++) {
-        size_t bad = tms_first_nonfinite(w + r * ldw, n_cols);
-        if (bad < n_cols) return tms_fail(err, TMS_EINPUT, "weight [%zu][%zu] is not finite", r, bad);
-    }
-    return TMS_OK;
+    struct tms_gptq_prepared made = {.hessian = hessian, .options = *options, .damp_used = options->damp};
+    tms_status status = TMS_OK;
+    made.order = tms_calloc(n, sizeof *made.order);
+    made.u = tms_calloc((uint64_t)n * hessian->ld, sizeof *made.u);
+    if (!made.order || !made.u) status = tms_fail_memory(err, (uint64_t)n * hessian->ld * sizeof *made.u);
+    if (status == TMS_OK)
+        status = tms_column_order(hessian, options->order, group_size(options, n) == n ? 0 : group_size(options, n),
+                                  made.order, err);
+    if (status == TMS_OK) status = tms_damped_factor(hessian, made.order, &made.damp_used, made.u, pool, err);
+    if (status == TMS_OK)
+        *out = made;
+    else
+        tms_gptq_prepared_free(&made);
+    return status;
 }
 
-tms_status tms_gptq(struct tms_gptq_result *out, const float *w, size_t ldw, size_t n_rows,
-                    const struct tms_hessian *hessian, const struct tms_gptq_options *options, struct tms_pool *pool,
-                    struct tms_error *err)
+void tms_gptq_prepared_free(struct tms_gptq_prepared *prepared)
 {
-    const size_t n_cols = hessian->n, ld = hessian->ld;
-    tms_status status = check(w, ldw, n_rows, n_cols, options, err);
-    if (status != TMS_OK) return status;
-    const size_t group = options->group == 0 || options->group > n_cols ? n_cols : options->group;
+    free(prepared->order);
+    free(prepared->u);
+    *prepared = (struct tms_gptq_prepared){0};
+}
+
+/* Weights [n_rows][n_cols] with zeros in dead channels; order NULL: as they are. */
+static void copy_living(const float *w, size_t ldw, size_t n_rows, const struct tms_hessian *hessian,
+                        const uint32_t *order, float *to)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t c = 0; c < hessian->n; c++) {
+            const size_t from = order ? order[c] : c;
+            to[r * hessian->n + c] = hessian->h[from * hessian->ld + from] == 0 ? 0 : w[r * ldw + from];
+        }
+}
+
+tms_status tms_gptq_with(struct tms_gptq_result *out, const float *w, size_t ldw, size_t n_rows,
+                         const struct tms_gptq_prepared *prepared, struct tms_pool *pool, struct tms_error *err)
+{
+    const struct tms_hessian *hessian = prepared->hessian;
+    const struct tms_gptq_options *options = &prepared->options;
+    const uint32_t *order = prepared->order;
+    const size_t n_cols = hessian->n, ld = hessian->ld, group = group_size(options, n_cols);
+    for (size_t r = 0; r < n_rows; r++) {
+        const size_t bad = tms_first_nonfinite(w + r * ldw, n_cols);
+        if (bad < n_cols) return tms_fail(err, TMS_EINPUT, "weight [%zu][%zu] is not finite", r, bad);
+    }
     const size_t n_groups = (n_cols + group - 1) / group, n_padded = (n_rows + LANES - 1) / LANES * LANES;
-    struct tms_gptq_result made = {.n_rows = n_rows, .n_cols = n_cols, .n_groups = n_groups};
+    struct tms_gptq_result made = {
+        .n_rows = n_rows, .n_cols = n_cols, .n_groups = n_groups, .damp_used = prepared->damp_used};
     made.codes = tms_calloc(n_rows, n_cols);
     made.scales = tms_calloc((uint64_t)n_rows * n_groups, sizeof *made.scales);
     made.zeros = tms_calloc(n_rows, n_groups);
     made.g_idx = tms_calloc(n_cols, sizeof *made.g_idx);
     float *parameters = tms_calloc(2 * (uint64_t)n_padded * n_groups, sizeof *parameters);
-    uint32_t *order = tms_calloc(2 * (uint64_t)n_cols, sizeof *order), *group_of = order + n_cols;
-    float *u = tms_calloc((uint64_t)n_cols * ld, sizeof *u);
+    uint32_t *group_of = tms_calloc(n_cols, sizeof *group_of);
     float *sorted = tms_calloc((uint64_t)n_rows * n_cols, sizeof *sorted);
-    if (!made.codes || !made.scales || !made.zeros || !made.g_idx || !parameters || !order || !u || !sorted) {
-        status = tms_fail_memory(err, ((uint64_t)n_cols * ld + 2 * (uint64_t)n_rows * n_cols) * sizeof *u);
+    tms_status status = TMS_OK;
+    if (!made.codes || !made.scales || !made.zeros || !made.g_idx || !parameters || !group_of || !sorted) {
+        status = tms_fail_memory(err, 2 * (uint64_t)n_rows * n_cols * sizeof *sorted);
         goto done;
     }
     /* Lanes without a row divide by this. */
@@ -237,43 +274,31 @@ tms_status tms_gptq(struct tms_gptq_result *out, const float *w, size_t ldw, siz
                           .w = w,
                           .ldw = ldw,
                           .n_rows = n_rows};
-    status = tms_column_order(hessian, options->order, group == n_cols ? 0 : group, order, err);
-    if (status != TMS_OK) goto done;
     /* Act-order makes groups of what stands together in the order, unless they are static. */
     for (size_t i = 0; i < n_cols; i++) {
         const bool moved = options->order == TMS_GPTQ_ACT_ORDER && !options->static_groups;
         group_of[i] = (uint32_t)((moved ? i : order[i]) / group);
         made.g_idx[order[i]] = group_of[i];
+        made.n_dead += hessian->h[i * ld + i] == 0;
     }
     /* Whole rows are fitted with the weights of dead channels, static groups without them, as GPTQModel does. */
     if (group == n_cols) {
         status = tms_pool_run(pool, n_padded / LANES, fit_rows, &state, err);
         if (status != TMS_OK) goto done;
-    }
-    for (size_t c = 0; c < n_cols; c++) made.n_dead += hessian->h[c * ld + c] == 0;
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t c = 0; c < n_cols; c++) sorted[r * n_cols + c] = hessian->h[c * ld + c] == 0 ? 0 : w[r * ldw + c];
-    if (options->static_groups && group < n_cols) {
+    } else if (options->static_groups) {
+        copy_living(w, ldw, n_rows, hessian, NULL, sorted);
         state.w = sorted, state.ldw = n_cols;
         status = tms_pool_run(pool, n_padded / LANES, fit_rows, &state, err);
         if (status != TMS_OK) goto done;
     }
-    if (options->order != TMS_GPTQ_IN_ORDER)
-        for (size_t r = 0; r < n_rows; r++)
-            for (size_t c = 0; c < n_cols; c++) {
-                const uint32_t from = order[c];
-                sorted[r * n_cols + c] = hessian->h[from * ld + from] == 0 ? 0 : w[r * ldw + from];
-            }
-    made.damp_used = options->damp;
-    status = tms_damped_factor(hessian, order, &made.damp_used, u, pool, err);
-    if (status != TMS_OK) goto done;
+    copy_living(w, ldw, n_rows, hessian, order, sorted);
     struct tms_grid grid = {.group = options->static_groups || group == n_cols ? 0 : group,
                             .step = 1,
                             .stale = !options->fresh_groups,
                             .fit = fit,
                             .decide = decide,
                             .ctx = &state};
-    status = tms_feedback(sorted, n_cols, n_rows, n_cols, u, ld, &grid, &made.loss, pool, err);
+    status = tms_feedback(sorted, n_cols, n_rows, n_cols, prepared->u, ld, &grid, &made.loss, pool, err);
     if (status != TMS_OK) goto done;
     for (size_t r = 0; r < n_rows; r++)
         for (size_t g = 0; g < n_groups; g++) {
@@ -282,12 +307,23 @@ tms_status tms_gptq(struct tms_gptq_result *out, const float *w, size_t ldw, siz
         }
 done:
     free(parameters);
-    free(order);
-    free(u);
+    free(group_of);
     free(sorted);
     if (status == TMS_OK)
         *out = made;
     else
         tms_gptq_free(&made);
+    return status;
+}
+
+tms_status tms_gptq(struct tms_gptq_result *out, const float *w, size_t ldw, size_t n_rows,
+                    const struct tms_hessian *hessian, const struct tms_gptq_options *options, struct tms_pool *pool,
+                    struct tms_error *err)
+{
+    struct tms_gptq_prepared prepared;
+    tms_status status = tms_gptq_prepare(&prepared, hessian, options, pool, err);
+    if (status != TMS_OK) return status;
+    status = tms_gptq_with(out, w, ldw, n_rows, &prepared, pool, err);
+    tms_gptq_prepared_free(&prepared);
     return status;
 }

@@ -34,7 +34,7 @@ struct tms_gptq_result {
     float *scales;    /* [n_rows][n_groups] */
     uint8_t *zeros;   /* [n_rows][n_groups] */
     uint32_t *g_idx;  /* [n_cols]: the group of each column */
-    double damp_used; /* more than asked for if the factor needed it, in steps of 0.01 */
+    double damp_used; /* more than asked for if the factor needed it */
     size_t n_dead;    /* channels without input */
     double loss;      /* sum over all weights of ((w - q) / U[i][i])² / 2 */
 };
@@ -46,12 +46,27 @@ tms_status tms_gptq(struct tms_gptq_result *out, const float *w, size_t ldw, siz
                     struct tms_error *err);
 void tms_gptq_free(struct tms_gptq_result *result);
 
+/* Layers with the same input and options share the order of columns and the factor, which is half of the work for a
+ * square layer: prepared once, used for each. */
+struct tms_gptq_prepared {
+    const struct tms_hessian *hessian; /* borrowed */
+    struct tms_gptq_options options;
+    uint32_t *order; /* [n] */
+    float *u;        /* [n][hessian->ld] */
+    double damp_used;
+};
+tms_status tms_gptq_prepare(struct tms_gptq_prepared *out, const struct tms_hessian *hessian,
+                            const struct tms_gptq_options *options, struct tms_pool *pool, struct tms_error *err);
+tms_status tms_gptq_with(struct tms_gptq_result *out, const float *w, size_t ldw, size_t n_rows,
+                         const struct tms_gptq_prepared *prepared, struct tms_pool *pool, struct tms_error *err);
+void tms_gptq_prepared_free(struct tms_gptq_prepared *prepared);
+
 /* scale * (code - zero), [n_rows][n_cols]. */
 void tms_gptq_decode(const struct tms_gptq_result *result, float *w);
 
 /* The upper factor of the inverse of H with its columns in `order` (NULL: as they are), after dead channels and
- * damping; u [n][hessian->ld]. *damp is raised by 0.01 as often as needed. What tms_gptq and encoders with feedback
- * share. */
+ * damping; u [n][hessian->ld]. *damp is raised as often as needed, by 0.01, beyond 0.05 by half. Encoders with feedback
+ * use it, too. */
 tms_status tms_damped_factor(const struct tms_hessian *hessian, const uint32_t *order, double *damp, float *u,
                              struct tms_pool *pool, struct tms_error *err);
 

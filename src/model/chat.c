@@ -66,17 +66,15 @@ tms_status tms_chat_template_read(struct tms_chat_template *out, const char *jin
         const char *begin = NULL;
         size_t n = 0;
         if (!f) break;
-        tms_buf_printf(&names, "%s%s", i ? ", " : "", f->name);
         if (!is_family(f, text) || (f->default_in_text && !find_default(f, text, &begin, &n))) continue;
         t.family = f;
         t.bos = strstr(text, "bos_token") != NULL;
         if (n && !(t.default_system = strndup(begin, n))) status = tms_fail_memory(err, n);
     }
-    tms_buf_put(&names, "", 1);
     if (status == TMS_OK && !t.family)
         status = tms_fail(err, TMS_EINPUT,
                           "%s: its chat template is of no family that tamis knows; --template chooses one of %s", where,
-                          names.failed ? "them" : (const char *)names.data);
+                          tms_chat_family_names(&names));
     if (status == TMS_OK)
         *out = t;
     else
@@ -101,12 +99,9 @@ static tms_status read_kvs(struct tms_chat_template *out, const struct tms_kvs *
     const char *jinja = kv ? tms_kv_as_string(kv) : NULL;
     if (jinja) return tms_chat_template_read(out, jinja, path, err);
     struct tms_buf names = {0};
-    for (size_t i = 0; tms_chat_family_at(i); i++)
-        tms_buf_printf(&names, "%s%s", i ? ", " : "", tms_chat_family_at(i)->name);
-    tms_buf_put(&names, "", 1);
     tms_status status =
         tms_fail(err, TMS_EINPUT, "%s: has no chat template: a base model, perhaps; --template chooses one of %s", path,
-                 names.failed ? "those that tamis knows" : (const char *)names.data);
+                 tms_chat_family_names(&names));
     tms_buf_free(&names);
     return status;
 }

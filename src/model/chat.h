@@ -58,6 +58,8 @@ struct tms_chat_family {
 
 /* i = 0 … until NULL. */
 const struct tms_chat_family *tms_chat_family_at(size_t i);
+/* "qwen3, …, gpt-oss", for messages: in `room`, which the caller frees. */
+const char *tms_chat_family_names(struct tms_buf *room);
 /* By name, any case; TMS_EINPUT with the list. */
 tms_status tms_chat_family_find(const struct tms_chat_family **out, const char *name, struct tms_error *err);
 

@@ -363,20 +363,24 @@ const struct tms_chat_family *tms_chat_family_at(size_t i)
     return i < sizeof families / sizeof *families ? &families[i] : NULL;
 }
 
+const char *tms_chat_family_names(struct tms_buf *room)
+{
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        tms_buf_printf(room, "%s%s", i ? ", " : "", families[i].name);
+    tms_buf_put(room, "", 1);
+    return room->failed ? "those that tamis knows" : (const char *)room->data;
+}
+
 tms_status tms_chat_family_find(const struct tms_chat_family **out, const char *name, struct tms_error *err)
 {
     struct tms_buf names = {0};
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         if (strcasecmp(families[i].name, name) == 0) {
             *out = &families[i];
-            tms_buf_free(&names);
             return TMS_OK;
         }
-        tms_buf_printf(&names, "%s%s", i ? ", " : "", families[i].name);
-    }
-    tms_buf_put(&names, "", 1);
     tms_status status = tms_fail(err, TMS_EINPUT, "'%s' is no chat template that tamis knows; there are %s", name,
-                                 names.failed ? "others" : (const char *)names.data);
+                                 tms_chat_family_names(&names));
     tms_buf_free(&names);
     return status;
 }

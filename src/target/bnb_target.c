@@ -197,7 +197,7 @@ static tms_status add_tensor(struct plan *p, size_t index)
     from.n_dims = tms_source_shape(tensor, from.shape);
     if (tensor->is_scale || tms_arch_ignores(tensor->name)) return TMS_OK;
     if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
-    bool spare = s->arch && tms_arch_is_spare(s->arch, &s->config, tensor->name); /* layers that are not loaded */
+    bool spare = s->arch && tms_arch_is_spare(s->arch, &s->config, tensor->name);     /* layers that are not loaded */
     if (!spare && is_linear(tensor->name, tensor->n_dims) && is_float(tensor->type)) return add_quantized(p, &from);
     if (!tms_st_dtype_name(tensor->type))
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': type %s cannot be stored in safetensors", file,

@@ -45,8 +45,7 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
         return tms_fail(err, TMS_EUSAGE, "method '%s' is unknown: rtn, search or gptq", o->method);
     if (o->method && strcmp(o->method, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
-    if (*calibrated && !o->data)
-        return tms_fail(err, TMS_EUSAGE, "method gptq needs a text: --data TEXT");
+    if (*calibrated && !o->data) return tms_fail(err, TMS_EUSAGE, "method gptq needs a text: --data TEXT");
     if (!*calibrated && o->data)
         return tms_fail(err, TMS_EUSAGE, "a text is for method gptq; importance weights come from `tamis calibrate`");
     return TMS_OK;
@@ -344,7 +343,8 @@ static void report(const struct run *r)
 {
     struct tms_error line;
     if (!r->options->warning || !r->n_unseen) return;
-    tms_set_message(&line, "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
+    tms_set_message(&line,
+                    "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
                     r->t->spec.name, r->n_unseen, r->n_unseen + r->n_feedback);
     r->options->warning(r->options->warning_ctx, line.message);
 }

@@ -86,7 +86,7 @@ static uint64_t unit_of(const struct run *r, const struct work *w)
         const struct tms_route *route = use->route;
         if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, n);
         if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, n);
-        if (route->kind == TMS_ROUTE_INT8) unit = tms_common_multiple(unit, cols, n);
+        if (route->kind == TMS_ROUTE_INT8 || route->weights) unit = tms_common_multiple(unit, cols, n);
         unit = tms_common_multiple(unit, route->turn.in, n);
     }
     return unit;

@@ -28,6 +28,7 @@ static void bench_figures_belong_together(void **state)
     assert_ok(tms_session_bench(s, &o, &r, &err), err);
     assert_int_equal(r.n_threads, 2);
     assert_int_equal(r.weight_bytes, info.weight_bytes);
+    assert_int_equal(r.token_bytes, info.weight_bytes);
     assert_int_equal(r.cache_bytes, info.cache_bytes / 64 * 60);
     assert_true(r.prompt.mean > 0 && r.prompt.deviation >= 0 && r.text.mean > 0 && r.text.deviation >= 0);
     assert_true(r.first_token.mean > 0 && r.peak_operations > 0 && r.peak_bytes > 0);
@@ -38,6 +39,18 @@ static void bench_figures_belong_together(void **state)
     /* mean(tokens / seconds) and tokens / mean(seconds) differ only as far as the repetitions do */
     double ratio = r.text.mean * (double)r.weight_bytes / r.text_bytes;
     assert_true(ratio >= 0.999999 && ratio < 10);
+    tms_session_close(s);
+}
+
+static void of_experts_only_those_that_a_token_gets_count(void **state)
+{
+    (void)state;
+    struct tms_session *s = NULL;
+    struct tms_bench_result r;
+    const struct tms_session_options options = {.n_threads = 2, .context = 64};
+    assert_ok(tms_session_open(&s, golden("arch/qwen3_moe"), &options, &err), err);
+    assert_ok(tms_session_bench(s, &(struct tms_bench_options){.n_text = 2, .n_repetitions = 1}, &r, &err), err);
+    assert_true(r.token_bytes < r.weight_bytes && r.token_bytes > r.weight_bytes / 8);
     tms_session_close(s);
 }
 
@@ -116,6 +129,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bench_figures_belong_together),
+        cmocka_unit_test(of_experts_only_those_that_a_token_gets_count),
         cmocka_unit_test(bench_measures_only_what_is_asked_for),
         cmocka_unit_test(bench_refuses_nothing_and_too_much),
         cmocka_unit_test(a_session_generates_after_bench_as_before),

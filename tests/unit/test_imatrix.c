@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include <tamis/tamis.h>
+
 #include "calib/imatrix.h"
 #include "file/gguf.h"
 
@@ -684,6 +686,43 @@ static void files_cut_anywhere_are_refused_or_read_in_one_piece(void **state)
     free(bytes);
 }
 
+/* Tensors are cut into ranges of 2^18 values, of which rows of 768 are no part. */
+static void importances_meet_whole_rows_of_any_length(void **state)
+{
+    (void)state;
+    enum { COLS = 768, ROWS = 400 };
+    const char *name = "blk.0.ffn_up.weight", *type = "q4_k_m";
+    char model[1100], out[1100];
+    uint64_t seed = 1;
+    float *x = malloc(COLS * ROWS * sizeof *x), weights[COLS];
+    for (size_t i = 0; i < COLS * ROWS; i++) x[i] = random_normal(&seed);
+    for (int i = 0; i < COLS; i++) weights[i] = 1 + (float)i;
+    struct made made = {0};
+    tms_kvs_set_string(&made.kvs, "general.architecture", "anything");
+    with_tensor(&made, name, TMS_F32, COLS, ROWS, x);
+    snprintf(model, sizeof model, "%s", made_file(&made));
+    snprintf(out, sizeof out, "%s", scratch("whole_rows.gguf"));
+    struct tms_buf b = {0};
+    put_i32(&b, 1);
+    dat_entry(&b, name, 1, COLS, 1);
+    const struct tms_quantize_options options = {.types = &type, .n_types = 1, .imatrix = saved(&b)};
+    struct tms_result *results;
+    assert_ok(tms_quantize(model, out, &options, &results, NULL, NULL, &err), err);
+    tms_results_free(results, 1);
+
+    struct tms_gguf *g;
+    size_t n;
+    assert_ok(tms_gguf_open(&g, out, &err), err);
+    const struct tms_codec *codec = tms_codec(g->tensors[0].type);
+    const size_t bytes = (size_t)tms_codec_bytes(codec, COLS * ROWS);
+    uint8_t *want = malloc(bytes), *got = read_whole(out, &n);
+    assert_non_null(codec->encode_weighted);
+    codec->encode_weighted(x, weights, want, ROWS, COLS);
+    assert_same_bytes(got + g->tensors[0].offset, want, bytes, "rows with importances");
+    tms_gguf_close(g);
+    free(x), free(want), free(got);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -713,6 +752,7 @@ int main(void)
         cmocka_unit_test(keys_of_what_is_not_known_are_left_out),
         cmocka_unit_test(files_of_llama_imatrix_give_the_golden_means),
         cmocka_unit_test(both_formats_tell_the_same),
+        cmocka_unit_test(importances_meet_whole_rows_of_any_length),
         cmocka_unit_test(files_cut_anywhere_are_refused_or_read_in_one_piece),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -280,6 +280,45 @@ static void running_a_model_survives_failing_allocations(void **state)
     survives(run_model, 100);
 }
 
+/* A conversation of two turns: write down, remember, answer. */
+static tms_status chat_with_model(void)
+{
+    const struct tms_session_options options = {.n_threads = 1, .context = 200};
+    const struct tms_chat_options how = {.template_name = "mistral-v0.2", .system = "Be short."};
+    const struct tms_generate_options o = {.max_tokens = 2};
+    struct tms_session *s = NULL;
+    struct tms_chat *untouched = (struct tms_chat *)&err, *c = untouched;
+    struct tms_generation g[2] = {{0}};
+    tms_status status = tms_session_open(&s, golden("arch/qwen3"), &options, &err);
+    if (status == TMS_OK) {
+        status = tms_chat_open(&c, s, &how, &err);
+        assert_true(status == TMS_OK || c == untouched);
+    }
+    for (int i = 0; i < 2 && status == TMS_OK; i++) status = tms_chat_say(c, "Hello", 5, &o, NULL, NULL, &g[i], &err);
+    for (int i = 0; i < 2; i++) tms_generation_free(&g[i]);
+    if (c != untouched) tms_chat_close(c);
+    tms_session_close(s);
+    return status;
+}
+
+static tms_status render_conversation(void)
+{
+    const struct tms_message messages[] = {{"user", "a", 1}, {"assistant", "b", 1}, {"user", "c", 1}};
+    struct tms_rendered r = {0};
+    tms_status status = tms_chat_render(&r, golden("arch/qwen3"), "chatml", messages, 3, &err);
+    if (status == TMS_OK) tms_rendered_free(&r);
+    return status;
+}
+
+static void chatting_survives_failing_allocations(void **state)
+{
+    (void)state;
+    json_spared = true;
+    survives(chat_with_model, 100);
+    survives(render_conversation, 50);
+    json_spared = false;
+}
+
 static char eval_ids[300], eval_text[300], eval_tasks[300], large[300];
 
 static tms_status evaluate_model(uint64_t ram)
@@ -318,7 +357,7 @@ static tms_status evaluate_by_layer(void)
     struct tms_eval_result r = {0};
     long left = countdown;
     for (unsigned more = 0;; more += 4) {
-        unsigned long long tokens, mb;
+        unsigned long long tokens = 0, mb = 0;
         countdown = -1;
         o.ram = 1000000;
         assert_int_equal(tms_evaluate(large, &o, &r, &err), TMS_EINPUT);
@@ -543,6 +582,7 @@ int main(void)
         cmocka_unit_test(gguf_layout_survives_failing_allocations),
         cmocka_unit_test(restoring_a_folder_survives_failing_allocations),
         cmocka_unit_test(running_a_model_survives_failing_allocations),
+        cmocka_unit_test(chatting_survives_failing_allocations),
         cmocka_unit_test(evaluating_survives_failing_allocations),
         cmocka_unit_test(evaluating_layer_by_layer_survives_failing_allocations),
         cmocka_unit_test(comparing_models_survives_failing_allocations),

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <tamis/tamis.h>
 
+#include "base/cpu.h"
 #include "engine/session.h"
 #include <unistd.h>
 
@@ -243,6 +244,57 @@ static void a_half_cache_runs_too(void **state)
     assert_int_equal(strncmp(g.text, emperor, g.text_bytes), 0);
     tms_generation_free(&g);
     tms_session_close(s);
+}
+
+/* Prompts of many tokens and of few, then token by token: all ways that products go. */
+static void fast_sessions_do_not_depend_on_threads_or_cpu_and_stay_near_exact_ones(void **state)
+{
+    (void)state;
+    static const enum tms_cpu levels[] = {ALL_CPU_LEVELS};
+    static const char *const types[] = {"q4_k_m", "q8_0"};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        char model[1100];
+        struct tms_result *results;
+        const struct tms_quantize_options quantize = {.types = &types[t], .n_types = 1};
+        snprintf(model, sizeof model, "%s", scratch("fast.gguf"));
+        assert_ok(tms_quantize(pebble(), model, &quantize, &results, NULL, NULL, &err), err);
+        tms_results_free(results, 1);
+        for (size_t i = 0; i < 2; i++) {
+            const struct tms_prompt prompt = text(i ? "It" : "The emperor was the first who came to the river, and");
+            const struct tms_generate_options o = {.max_tokens = 8};
+            struct tms_session *exact = session(model), *first = NULL;
+            struct tms_generation near = generate(exact, prompt, o), want = {0};
+            for (size_t n = 0; n < 2 * sizeof levels / sizeof *levels; n++) {
+                const struct tms_session_options options = {.n_threads = n % 2 ? 3 : 1, .fast = true};
+                tms_cpu_force(levels[n / 2]);
+                struct tms_session *s = session_with(model, options);
+                struct tms_generation g = generate(s, prompt, o);
+                if (!first) {
+                    first = s;
+                    want = g;
+                    continue;
+                }
+                assert_same_generation(&g, &want);
+                /* Prompts of many tokens have an order of sums of their own where there are tiles. */
+                if (i) assert_same_bytes(s->logits, first->logits, s->info.vocab * sizeof *s->logits, "logits");
+                tms_generation_free(&g);
+                tms_session_close(s);
+            }
+            tms_cpu_force(TMS_CPU_AVX512);
+            assert_int_equal(near.ids[0], want.ids[0]);
+            double noise = 0, size = 0;
+            for (size_t k = 0; k < exact->info.vocab; k++) {
+                noise += pow((double)exact->logits[k] - (double)first->logits[k], 2);
+                size += pow((double)exact->logits[k], 2);
+            }
+            if (near.n_ids == want.n_ids && memcmp(near.ids, want.ids, near.n_ids * sizeof *near.ids) == 0)
+                assert_true(noise < 1e-3 * size);
+            tms_generation_free(&near);
+            tms_generation_free(&want);
+            tms_session_close(exact);
+            tms_session_close(first);
+        }
+    }
 }
 
 /* Tokens that were kept at 16 bits and left their ring since are read again. */
@@ -538,6 +590,7 @@ int main(void)
         cmocka_unit_test(a_full_context_is_told),
         cmocka_unit_test(the_cache_grows_without_a_trace),
         cmocka_unit_test(a_half_cache_runs_too),
+        cmocka_unit_test(fast_sessions_do_not_depend_on_threads_or_cpu_and_stay_near_exact_ones),
         cmocka_unit_test(quantized_caches_forget_and_grow_without_a_trace),
         cmocka_unit_test(caches_that_cannot_be_are_refused),
         cmocka_unit_test(logits_and_hidden_states_are_those_of_transformers),

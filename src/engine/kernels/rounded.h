@@ -21,7 +21,7 @@
 
 /* Activations, rounded. What is past the end of a row is zero. */
 struct tms_rounded_unit {
-    int8_t codes[256];
+    _Alignas(64) int8_t codes[256];
     int32_t sums[64]; /* - (codes[4 l] + … + codes[4 l + 3]) */
     float scales[8];
     float by_32[8];                  /* scale * sum of 32 codes */

@@ -368,9 +368,8 @@ INLINE void NAME(unpack_iq2_xs)(const uint8_t *b, struct NAME(unit) * u)
     _mm256_storeu_si256((__m256i *)(void *)u->signs, _mm256_permute4x64_epi64(signs, _MM_SHUFFLE(3, 1, 2, 0)));
     NAME(unpack_half_steps)(b + 66, NAME(load_half)(b), u);
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; p++)
-        NAME(set_pair)
-        (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
+    for (int p = 0; p < 4; p++) NAME(set_pair)
+    (u, p, NAME(iq2_xs_block)(u->values, b + 2 + 16 * p), NAME(iq2_xs_block)(u->values, b + 10 + 16 * p));
 }
 
 INLINE __m256i NAME(iq2_s_block)(const uint8_t *values, const uint8_t *p, unsigned high)
