@@ -109,45 +109,17 @@ static void join_spaces(const uint8_t *text, size_t n, struct tms_buf *out)
     }
 }
 
-/* SentencePiece's precompiled map: a double array (Darts: https://github.com/s-yata/darts-clone, units of 32 bits),
- * then texts that each end with a NUL. step->from is the map without its length, step->to begins the texts. */
-static uint32_t unit_at(const struct tms_normalizer_step *step, size_t i)
+/* llama.cpp's unigram: a space before the first character that is none (left), or before every one behind spaces, which
+ * go (right). A text of spaces alone gets none. */
+static void space_words(const struct tms_normalizer_step *step, const uint8_t *text, size_t n, struct tms_buf *out)
 {
-    const uint8_t *p = (const uint8_t *)step->from + 4 * i;
-    return i < step->n_from / 4 ? p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24 : 0;
-}
-
-static uint32_t unit_offset(uint32_t unit)
-{
-    return (unit >> 10) << ((unit & 1u << 9) >> 6);
-}
-
-static void map_characters(const struct tms_normalizer_step *step, const uint8_t *text, size_t n, struct tms_buf *out)
-{
-    for (size_t i = 0; i < n;) {
-        size_t best = 0, value = 0;
-        uint32_t place = unit_offset(unit_at(step, 0)), unit;
-        for (size_t end = i; end < n; end++) {
-            uint8_t byte = text[end];
-            place ^= byte;
-            unit = unit_at(step, place);
-            if (byte == 0 || (unit & (1u << 31 | 0xff)) != byte) break;
-            place ^= unit_offset(unit);
-            if (unit >> 8 & 1) {
-                best = end + 1 - i;
-                value = unit_at(step, place) & ~(1u << 31);
-            }
-        }
-        if (best && value < step->n_to) {
-            const char *mapped = step->to + value;
-            tms_put_lossy(out, (const uint8_t *)mapped, strnlen(mapped, step->n_to - value));
-            i += best;
-        } else {
-            const uint8_t *after = text + i;
-            (void)tms_next_code(&after);
-            tms_buf_put(out, text + i, (size_t)(after - text) - i);
-            i = (size_t)(after - text);
-        }
+    bool in_word = false, started = false;
+    for (size_t i = 0; i < n; i++) {
+        bool space = text[i] == ' ';
+        if (!space && !in_word && (step->right || (step->left && !started))) tms_buf_put(out, " ", 1);
+        if (!space || !step->right) tms_buf_put(out, text + i, 1);
+        in_word = !space;
+        started |= !space;
     }
 }
 
@@ -168,7 +140,8 @@ static tms_status run_step(struct tms_tokenizer *t, const struct tms_normalizer_
         break;
     case TMS_STEP_STRIP: strip(step, text, n, out); break;
     case TMS_STEP_JOIN_SPACES: join_spaces(text, n, out); break;
-    case TMS_STEP_CHARSMAP: map_characters(step, text, n, out); break;
+    case TMS_STEP_SPACE_WORDS: space_words(step, text, n, out); break;
+    case TMS_STEP_CHARSMAP: tms_tokenize_map(step, text, n, out); break;
     }
     return TMS_OK;
 }

@@ -1,5 +1,5 @@
 /* Tokenizers from the keys of a GGUF file, by llama.cpp's rules (src/llama-vocab.cpp): "gpt2" is byte-level BPE with a
- * pre-tokenizer known by name, "llama" is SentencePiece with scores.
+ * pre-tokenizer known by name, "llama" is SentencePiece's BPE by scores, "t5" is its unigram.
  *
  * A name stands for the expressions of the published tokenizers (pretokenizer.c), with their normal form C where they
  * have it: these are what the model was trained with. llama.cpp's own matching of some of them differs for rare
@@ -166,6 +166,23 @@ static bool next_text(const uint8_t **at, const uint8_t *end, const char **text,
     return true;
 }
 
+/* Unigram: user-defined tokens cost nothing, and what is unknown costs 10 more than the rarest normal token. Byte
+ * tokens are found in no text. */
+static tms_status take_piece(struct tms_tokenizer *t, uint64_t id, const char *text, size_t n, int32_t type,
+                             struct tms_error *err)
+{
+    if (type == TMS_TOKEN_USER_DEFINED) {
+        size_t first = 0; /* behind the blocks it begins with */
+        while (n - first >= 3 && memcmp(text + first, TMS_BLOCK, 3) == 0) first += 3;
+        if (memmem(text + first, n - first, TMS_BLOCK, 3)) t->cut_at_blocks = false;
+        t->scores[id] = 0;
+    }
+    if (type == TMS_TOKEN_NORMAL && (double)(t->scores[id] - 10.0f) < t->unknown_score)
+        t->unknown_score = (double)(t->scores[id] - 10.0f);
+    if (type != TMS_TOKEN_NORMAL && type != TMS_TOKEN_USER_DEFINED && type != TMS_TOKEN_UNUSED) return TMS_OK;
+    return n == 0 || tms_trie_put(&t->trie, text, n, (int32_t)id) ? TMS_OK : tms_fail_memory(err, n);
+}
+
 static tms_status take_token(struct tms_tokenizer *t, uint64_t id, const char *text, size_t n, int32_t type,
                              struct tms_error *err)
 {
@@ -211,6 +228,7 @@ static tms_status read_vocab(struct tms_tokenizer *t, const struct tms_kvs *kvs,
         if (!tms_is_utf8(text, n)) return fail_key(t, "tokens", "has a token that is not UTF-8", err);
         if (types) memcpy(&type, types->bytes + 4 * id, 4);
         tms_status status = take_token(t, id, text, n, type, err);
+        if (status == TMS_OK && t->model == TMS_MODEL_UNIGRAM) status = take_piece(t, id, text, n, type, err);
         if (status != TMS_OK) return status;
     }
     return TMS_OK;
@@ -308,13 +326,15 @@ static tms_status read_special(struct tms_tokenizer *t, const struct tms_kvs *kv
 {
     static const char *const keys[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
-    bool sentencepiece = t->model == TMS_MODEL_SCORES, done = true;
+    bool sentencepiece = t->model == TMS_MODEL_SCORES, unigram = t->model == TMS_MODEL_UNIGRAM, done = true;
+    int32_t eos = unigram ? 1 : sentencepiece ? 2 : -1, unknown = unigram ? 2 : sentencepiece ? 0 : -1;
     int32_t id;
     if (!id_of(t, kvs, "tokenizer.ggml.bos_token_id", &t->bos) && sentencepiece && t->n > 1) t->bos = 1;
-    if (!id_of(t, kvs, "tokenizer.ggml.eos_token_id", &t->eos) && sentencepiece && t->n > 2) t->eos = 2;
-    if (!id_of(t, kvs, "tokenizer.ggml.unknown_token_id", &t->unknown)) t->unknown = sentencepiece ? 0 : -1;
+    if (!id_of(t, kvs, "tokenizer.ggml.eos_token_id", &t->eos) && eos >= 0 && t->n > (uint64_t)eos) t->eos = eos;
+    if (!id_of(t, kvs, "tokenizer.ggml.unknown_token_id", &t->unknown))
+        t->unknown = unknown >= 0 && t->n > (uint64_t)unknown ? unknown : -1;
     t->add_bos = t->bos >= 0 && flag(kvs, "tokenizer.ggml.add_bos_token", sentencepiece || adds_bos);
-    t->add_eos = t->eos >= 0 && flag(kvs, "tokenizer.ggml.add_eos_token", false);
+    t->add_eos = t->eos >= 0 && flag(kvs, "tokenizer.ggml.add_eos_token", unigram);
     if (t->eos >= 0) done = tms_tokenize_add_end(t, (uint64_t)t->eos);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (id_of(t, kvs, keys[i], &id)) done &= tms_tokenize_add_end(t, (uint64_t)id);
@@ -325,34 +345,63 @@ static tms_status read_special(struct tms_tokenizer *t, const struct tms_kvs *kv
     return done && tms_tokenize_surround(t) ? TMS_OK : tms_fail_memory(err, 64);
 }
 
+/* A map of characters, then spaces as blocks. llama.cpp puts a space first if spaces are joined, whatever the file
+ * says. */
+static tms_status read_unigram(struct tms_tokenizer *t, const struct tms_kvs *kvs, struct tms_error *err)
+{
+    const struct tms_kv *map = tms_kvs_find(kvs, "tokenizer.ggml.precompiled_charsmap");
+    struct tms_normalizer_step spaces = {.kind = TMS_STEP_SPACE_WORDS};
+    tms_status status = TMS_OK;
+    if (map && !is_array(map, TMS_KV_U8) && !is_array(map, TMS_KV_I8))
+        return fail_key(t, "precompiled_charsmap", "is no list of bytes", err);
+    if (map && map->n_bytes) status = tms_tokenize_add_charsmap(t, map->bytes, map->n_bytes, err);
+    spaces.left = flag(kvs, "tokenizer.ggml.add_space_prefix", false);
+    spaces.right = flag(kvs, "tokenizer.ggml.remove_extra_whitespaces", false);
+    if (status == TMS_OK) status = tms_tokenize_add_normalizer(t, &spaces, err);
+    t->fuse_unknown = true;
+    t->strip_first_space = spaces.left;
+    return status;
+}
+
+/* SentencePiece's space first, where the file has it. */
+static tms_status read_first_space(struct tms_tokenizer *t, const struct tms_kvs *kvs, struct tms_error *err)
+{
+    struct tms_normalizer_step prepend = {.kind = TMS_STEP_PREPEND, .to = " ", .n_to = 1};
+    t->byte_fallback = true;
+    t->strip_first_space = flag(kvs, "tokenizer.ggml.add_space_prefix", true);
+    return t->strip_first_space ? tms_tokenize_add_normalizer(t, &prepend, err) : TMS_OK;
+}
+
 tms_status tms_tokenize_load_gguf(struct tms_tokenizer *t, const struct tms_kvs *kvs, struct tms_error *err)
 {
     const char *model = tms_kv_as_string(tms_kvs_find(kvs, "tokenizer.ggml.model"));
     const struct tms_kv *tokens = tms_kvs_find(kvs, "tokenizer.ggml.tokens");
-    bool adds_bos = false, space_first = flag(kvs, "tokenizer.ggml.add_space_prefix", true);
+    bool adds_bos = false;
     if (!model) return tms_fail(err, TMS_EINPUT, "%s: holds no tokenizer", t->where);
-    bool bpe = strcmp(model, "gpt2") == 0;
-    if (!bpe && strcmp(model, "llama") != 0)
-        return tms_fail(err, TMS_EINPUT, "%s: tokenizers of the kind '%.60s' are not supported (gpt2 and llama are)",
-                        t->where, model);
+    bool bpe = strcmp(model, "gpt2") == 0, unigram = strcmp(model, "t5") == 0;
+    if (!bpe && !unigram && strcmp(model, "llama") != 0)
+        return tms_fail(err, TMS_EINPUT,
+                        "%s: tokenizers of the kind '%.60s' are not supported (gpt2, llama and t5 are)", t->where,
+                        model);
     if (!is_array(tokens, TMS_KV_STRING))
         return fail_key(t, "tokens", tokens ? "is no list of texts" : "is missing", err);
     tms_status status = tms_tokenize_init(t, tokens->count, err);
     if (status != TMS_OK) return status;
-    t->model = bpe ? TMS_MODEL_MERGES : TMS_MODEL_SCORES;
+    t->model = bpe ? TMS_MODEL_MERGES : unigram ? TMS_MODEL_UNIGRAM : TMS_MODEL_SCORES;
     if (bpe) {
         status = read_pre(t, kvs, &adds_bos, err);
     } else {
-        struct tms_normalizer_step prepend = {.kind = TMS_STEP_PREPEND, .to = " ", .n_to = 1};
         struct tms_normalizer_step escape = {
             .kind = TMS_STEP_REPLACE, .from = " ", .n_from = 1, .to = TMS_BLOCK, .n_to = 3};
-        if (space_first) status = tms_tokenize_add_normalizer(t, &prepend, err);
+        status = unigram ? read_unigram(t, kvs, err) : read_first_space(t, kvs, err);
         if (status == TMS_OK) status = tms_tokenize_add_normalizer(t, &escape, err);
-        t->blocks_are_spaces = t->cut_at_blocks = t->byte_fallback = true;
-        t->strip_first_space = space_first;
+        t->blocks_are_spaces = t->cut_at_blocks = true;
     }
     if (status == TMS_OK) status = tms_expressions_compile(t->expressions, t->where, err);
+    if (status == TMS_OK && !bpe) status = read_scores(t, kvs, err);
     if (status == TMS_OK) status = read_vocab(t, kvs, err);
-    if (status == TMS_OK) status = bpe ? read_merges(t, kvs, err) : read_scores(t, kvs, err);
+    if (status == TMS_OK && bpe) status = read_merges(t, kvs, err);
+    /* Words do not end at blocks where a run of what is unknown goes on over them. */
+    if (unigram && tms_text_table_find(&t->by_text, TMS_BLOCK, 3) < 0) t->cut_at_blocks = false;
     return status == TMS_OK ? read_special(t, kvs, adds_bos, err) : status;
 }

@@ -28,13 +28,14 @@ struct tms_normalizer_step {
         TMS_STEP_APPEND,
         TMS_STEP_STRIP,
         TMS_STEP_JOIN_SPACES, /* runs of spaces become one; none at either end (SentencePiece) */
+        TMS_STEP_SPACE_WORDS, /* spaces of llama.cpp's unigram: left puts one first, right joins */
         TMS_STEP_CHARSMAP,    /* the longest entry of a SentencePiece charsmap at every place */
     } kind;
     struct tms_normal_form form;
     const char *from, *to; /* in the arena */
     size_t n_from, n_to;
     size_t expression;
-    bool left, right; /* STRIP */
+    bool left, right; /* STRIP, SPACE_WORDS */
 };
 
 /* ---- pre-tokenizer ---- */
@@ -211,6 +212,8 @@ tms_status tms_tokenize_cut_at(struct tms_tokenizer *t, const char *expression, 
 tms_status tms_tokenize_add_cut(struct tms_tokenizer *t, const struct tms_cut_step *step, struct tms_error *err);
 tms_status tms_tokenize_add_normalizer(struct tms_tokenizer *t, const struct tms_normalizer_step *step,
                                        struct tms_error *err);
+/* A step with the n bytes of SentencePiece's precompiled_charsmap (tokenize_charsmap.c). */
+tms_status tms_tokenize_add_charsmap(struct tms_tokenizer *t, const void *bytes, size_t n, struct tms_error *err);
 bool tms_tokenize_add_end(struct tms_tokenizer *t, uint64_t id);
 /* Puts bos and eos around texts where add_bos and add_eos say so. */
 bool tms_tokenize_surround(struct tms_tokenizer *t);
@@ -222,6 +225,8 @@ int tms_byte_of_text(const void *text, size_t n);
 /* Appends the normalized text (UTF-8) to out, which is empty. */
 tms_status tms_tokenize_normalize(struct tms_tokenizer *t, const uint8_t *text, size_t n, struct tms_buf *out,
                                   struct tms_error *err);
+/* Appends a text as a CHARSMAP step has it. */
+void tms_tokenize_map(const struct tms_normalizer_step *step, const uint8_t *text, size_t n, struct tms_buf *out);
 /* Appends the ids of a stretch without added tokens. `first`: it is the start of the whole text. */
 tms_status tms_tokenize_cut(struct tms_tokenizer *t, const uint8_t *text, size_t n, bool first, struct tms_ids *out,
                             struct tms_error *err);

@@ -18,26 +18,7 @@ static tms_status read_spec(struct tms_tokenizer *t, const struct tms_tokenizer_
     t->strip_first_space = spec.space_first;
     if (spec.space_last)
         status = tms_fail(err, TMS_EINPUT, "%s: puts spaces behind words, which is not supported", t->where);
-    if (status == TMS_OK && spec.charsmap) {
-        const uint8_t *b = (const uint8_t *)spec.charsmap;
-        uint64_t n_trie =
-            spec.n_charsmap < 4 ? UINT64_MAX : b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24;
-        if (n_trie > spec.n_charsmap - 4 || n_trie % 4 || n_trie == 0) {
-            status = tms_fail(err, TMS_EINPUT, "%s: its precompiled_charsmap is damaged", t->where);
-        } else {
-            const char *kept = tms_arena_strndup(&t->arena, spec.charsmap, spec.n_charsmap);
-            struct tms_normalizer_step map = {.kind = TMS_STEP_CHARSMAP};
-            if (kept) {
-                map.from = kept + 4;
-                map.n_from = (size_t)n_trie;
-                map.to = kept + 4 + n_trie;
-                map.n_to = spec.n_charsmap - 4 - (size_t)n_trie;
-                status = tms_tokenize_add_normalizer(t, &map, err);
-            } else {
-                status = tms_fail_memory(err, spec.n_charsmap);
-            }
-        }
-    }
+    if (status == TMS_OK && spec.charsmap) status = tms_tokenize_add_charsmap(t, spec.charsmap, spec.n_charsmap, err);
     free(spec.charsmap);
     struct tms_normalizer_step join = {.kind = TMS_STEP_JOIN_SPACES};
     struct tms_normalizer_step prepend = {.kind = TMS_STEP_PREPEND, .to = " ", .n_to = 1};
