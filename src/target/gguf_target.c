@@ -112,7 +112,7 @@ static tms_status plan_hf(struct plan *p)
     if (!s->arch)
         return tms_fail(p->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s",
                         s->path, tms_source_arch_name(s), tms_arch_known());
-    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
+    if (!tms_source_method_known(s) || strcmp(s->config.quant_method, "bitsandbytes") == 0)
         return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original", s->path,
                         s->config.quant_method);
     if (!s->config.has_shape)
@@ -469,9 +469,10 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     if (from->contents) return TMS_OK;
     const struct tms_tensor *source = &t->source->tensors[from->source];
     if (p->options->user->keep_split) out->file = source->file;
-    bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE;
+    bool same = source->type == from->type && !from->permute_heads && source->scale == TMS_NO_SCALE && !source->packed;
     /* Widening to a float loses nothing more; quantizing anew does. */
-    bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !tms_is_plain_float(source->type) &&
+    bool packed = source->packed && !p->options->converter;
+    bool again = !same && (t->source->kind == TMS_SOURCE_GGUF || packed) && !tms_is_plain_float(source->type) &&
                  !tms_is_plain_float(from->type);
     tms_status status = again ? tms_target_quantize_again(t, source, p->options, p->err) : TMS_OK;
     if (status != TMS_OK) return status;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/packed.h"
+#include "model/packed_grid.h"
 #include "target/target.h"
 
 struct tms_model {
@@ -120,7 +122,9 @@ void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor
 {
     const struct tms_tensor *t = model->sorted[i];
     *info = (struct tms_tensor_info){.name = t->name,
-                                     .type = type_name(t->type, model->source->kind != TMS_SOURCE_GGUF),
+                                     .type = t->packed && t->packed->grid
+                                                 ? t->packed->grid->type
+                                                 : type_name(t->type, model->source->kind != TMS_SOURCE_GGUF),
                                      .n_dims = t->n_dims,
                                      .n_elems = t->n_elems,
                                      .bytes = t->bytes,

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/packed.h"
+#include "model/packed_grid.h"
+
 tms_status tms_target_plan(struct tms_target **out, const struct tms_source *source, const struct tms_spec *spec,
                            const struct tms_target_options *options, struct tms_error *err)
 {
@@ -73,7 +76,9 @@ tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tens
         return tms_fail(err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
                         "original, or use --allow-requantize",
-                        t->source->path, tensor->name, tms_codec(tensor->type)->name);
+                        t->source->path, tensor->name,
+                        tensor->packed && tensor->packed->grid ? tensor->packed->grid->type
+                                                               : tms_codec(tensor->type)->name);
     t->n_again++;
     return TMS_OK;
 }
