@@ -183,11 +183,23 @@ static void round_mxfp4(enum tms_type dtype, const float *x, size_t n, float *sc
 
 float tms_nvfp4_global(float amax, enum tms_type dtype)
 {
-    float inverse = in_dtype(dtype, 1.0f / amax), global = in_dtype(dtype, 2688 * inverse);
+    float inverse = in_dtype(dtype, 1.0f / in_dtype(dtype, amax)), global = in_dtype(dtype, 2688 * inverse);
     return isfinite(global) ? global : 1;
 }
 
 /* ---- */
+
+static float block_scale(const struct tms_grid *grid, enum tms_type dtype, float amax)
+{
+    const float divisor = grid->values == TMS_GRID_INT ? (float)((1u << grid->bits) - 1) / 2 : 448;
+    float s = in_dtype(dtype, amax / divisor);
+    return s == 0 ? epsilon(dtype) : s;
+}
+
+float tms_grid_tensor_scale(const struct tms_grid *grid, const struct tms_rounding *rounding)
+{
+    return block_scale(grid, rounding->dtype, in_dtype(rounding->dtype, rounding->amax));
+}
 
 /* Scales that belong to blocks of several rows, or to all: of small floats and 8-bit integers. */
 static void round_blocks(const struct tms_grid *grid, const struct tms_rounding *r, const float *x, uint64_t row,
@@ -195,7 +207,6 @@ static void round_blocks(const struct tms_grid *grid, const struct tms_rounding 
 {
     const uint64_t groups = tms_grid_groups(grid);
     const bool ints = grid->values == TMS_GRID_INT;
-    const float divisor = ints ? (float)((1u << grid->bits) - 1) / 2 : 448;
     for (uint64_t first = 0; first < n_rows; first += grid->scale_rows) {
         uint64_t end = n_rows - first < grid->scale_rows ? n_rows : first + grid->scale_rows;
         for (uint64_t g = 0; g < groups; g++) {
@@ -206,8 +217,7 @@ static void round_blocks(const struct tms_grid *grid, const struct tms_rounding 
                 for (uint64_t i = first; i < end; i++) widen(&range, x + i * grid->cols + col, (size_t)n);
                 amax = magnitude(range);
             }
-            float s = in_dtype(r->dtype, amax / divisor);
-            if (s == 0) s = epsilon(r->dtype);
+            float s = block_scale(grid, r->dtype, in_dtype(r->dtype, amax));
             scales[(row + first) / grid->scale_rows * groups + g] = s;
             for (uint64_t i = first; i < end; i++) {
                 const float *from = x + i * grid->cols + col;

@@ -31,6 +31,8 @@ struct tms_rounding {
  * reader will use; NVFP4's are the stored ones, not yet divided. x is finite. */
 void tms_grid_round(const struct tms_grid *grid, const struct tms_rounding *rounding, const float *x, uint64_t row,
                     uint64_t n_rows, float *scales, uint8_t *zeros, uint8_t *codes);
+/* The scale of a tensor that has only one. */
+float tms_grid_tensor_scale(const struct tms_grid *grid, const struct tms_rounding *rounding);
 /* 2688 / amax in the arithmetic of dtype; 1 if that is not finite. */
 float tms_nvfp4_global(float amax, enum tms_type dtype);
 

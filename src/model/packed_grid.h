@@ -27,7 +27,7 @@ struct tms_packed_grid {
     const char *stored_name;
     uint32_t stored_dims;
     uint64_t stored_shape[2];
-    char type[32]; /* "gptq:4:g128", "w4a16:g128:asym", … */
+    char type[64]; /* "gptq:4:g128", "w4a16:g128:asym", … */
 };
 
 /* Finds them all, if config.json (or quantize_config.json) says that the folder is such. *renamed: names changed and

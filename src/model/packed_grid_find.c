@@ -24,7 +24,7 @@ struct finder {
     struct tms_source *s;
     struct tms_error *err;
     enum tms_grid_family family;
-    bool v1;
+    bool v1, asymmetric;
     uint64_t group; /* GPTQ, AWQ: group_size; 0: whole rows, or not said */
     struct scheme schemes[MAX_SCHEMES];
     size_t n_schemes;
@@ -122,6 +122,16 @@ static tms_status read_groups(struct finder *f, const struct tms_tensor *t, uint
     return TMS_OK;
 }
 
+/* ":g128" as --to has it: the group that the config says, for all layers alike, else what the layer has. */
+static void name_group(char *out, size_t size, uint64_t said, const struct tms_grid *grid)
+{
+    uint64_t group = said ? said : grid->group < grid->cols ? grid->group : 0;
+    if (group)
+        snprintf(out, size, ":g%u", (unsigned)group);
+    else
+        snprintf(out, size, ":channel");
+}
+
 /* ---- GPTQ and AWQ ---- */
 
 static tms_status find_gptq(struct finder *f, struct tms_tensor *t, const char *module)
@@ -162,14 +172,17 @@ static tms_status find_gptq(struct finder *f, struct tms_tensor *t, const char *
         return tms_fail(f->err, TMS_EINPUT, "%s: tensor '%s': %llu groups do not fit %llu inputs",
                         f->s->files[scales->file]->path, scales->name, (unsigned long long)groups,
                         (unsigned long long)cols);
+    char group[24];
     tms_status status = g_idx ? read_groups(f, g_idx, groups, &p.grid) : TMS_OK;
     if (status != TMS_OK) return status;
-    char group[24] = "";
-    if (groups > 1 || p.grid.group_of) snprintf(group, sizeof group, ":g%llu", (unsigned long long)p.grid.group);
+    name_group(group, sizeof group, f->group, &p.grid);
     if (awq)
         snprintf(p.type, sizeof p.type, "awq%s", group);
     else
-        snprintf(p.type, sizeof p.type, "gptq:%u%s%s", p.grid.bits, group, p.v1 ? "" : ":v2");
+        snprintf(p.type, sizeof p.type, "gptq:%u%s%s%s", p.grid.bits, group, f->asymmetric ? ":asym" : "",
+                 p.v1 == !f->asymmetric ? ""
+                 : p.v1                 ? ":v1"
+                                        : ":v2");
     scales->is_scale = zeros->is_scale = true;
     if (g_idx) g_idx->is_scale = true;
     return settle(f, t, module, &p);
@@ -241,11 +254,11 @@ static tms_status set_zeros(struct finder *f, struct tms_tensor *z, struct tms_p
     return TMS_OK;
 }
 
-static void name_ct_type(struct tms_packed_grid *p)
+static void name_ct_type(struct tms_packed_grid *p, const struct scheme *scheme)
 {
     const struct tms_grid *g = &p->grid;
-    char group[24] = "";
-    if (g->group < g->cols) snprintf(group, sizeof group, ":g%llu", (unsigned long long)g->group);
+    char group[24];
+    name_group(group, sizeof group, scheme ? scheme->group : 0, g);
     if (g->values == TMS_GRID_E2M1)
         snprintf(p->type, sizeof p->type, p->exponents ? "mxfp4a16" : "nvfp4a16");
     else if (g->values == TMS_GRID_E2M3)
@@ -258,9 +271,7 @@ static void name_ct_type(struct tms_packed_grid *p)
                                             : "");
     else
         snprintf(p->type, sizeof p->type, "w%ua%s%s%s", g->bits, g->layout == TMS_GRID_BYTES ? "8" : "16",
-                 g->layout == TMS_GRID_BYTES && !group[0] ? ""
-                 : group[0]                               ? group
-                                                          : ":channel",
+                 g->layout == TMS_GRID_BYTES && strcmp(group, ":channel") == 0 ? "" : group,
                  g->has_zeros ? ":asym" : "");
 }
 
@@ -344,7 +355,7 @@ static tms_status find_ct(struct finder *f, struct tms_tensor *t, const char *mo
     if (status != TMS_OK) return status;
     scale->is_scale = true;
     if (g_idx) g_idx->is_scale = true;
-    name_ct_type(&p);
+    name_ct_type(&p, scheme);
     return settle(f, t, module, &p);
 }
 
@@ -409,6 +420,7 @@ static tms_status read_config(struct finder *f, const json_t *q, const char *met
     } else if (strcmp(method, "gptq") == 0 || (auto_round && strstr(packing, "gptq"))) {
         f->family = TMS_FAMILY_GPTQ;
         f->v1 = strcmp(format, "gptq_v2") != 0;
+        f->asymmetric = json_is_false(json_object_get(q, "sym"));
         if (!auto_round && format[0] && strcmp(format, "gptq") != 0 && strcmp(format, "gptq_v2") != 0)
             return refuse(f, "checkpoint_format", format);
     } else if (strcmp(method, "compressed-tensors") == 0) {
@@ -471,7 +483,7 @@ tms_status tms_packed_grid_find(struct tms_source *source, bool *renamed, struct
     }
     for (size_t i = 0; i < source->n_tensors && status == TMS_OK; i++) {
         struct tms_tensor *t = &source->tensors[i];
-        if (!t->packed) continue;
+        if (!t->packed || !t->packed->grid) continue;
         struct tms_packed_grid *grid = t->packed->grid;
         const char *weight = grid->stored_name;
         grid->stored_name = t->name;

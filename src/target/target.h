@@ -33,6 +33,7 @@ enum tms_route_kind {
     TMS_ROUTE_CODEC, /* decode, transform, encode with a codec of the table */
     TMS_ROUTE_BNB4,
     TMS_ROUTE_INT8,
+    TMS_ROUTE_GRID, /* GPTQ, AWQ, compressed-tensors */
 };
 
 /* How one source tensor gets into the output. */
@@ -47,8 +48,9 @@ struct tms_route {
     enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
-    float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
-    double squared_error; /* set by the pipeline: sum of (decoded - source)^2 */
+    float *absmax_values;        /* [blocks] or [rows], from the tensor's first job to its last */
+    struct tms_grid_route *grid; /* GRID; in the target's arena */
+    double squared_error;        /* set by the pipeline: sum of (decoded - source)^2 */
 };
 
 struct tms_out_file {
@@ -99,6 +101,7 @@ void tms_target_free(struct tms_target *target);
 /* The dialects; called by tms_target_plan. */
 tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
+tms_status tms_target_plan_grid(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
 /* The file that options->imatrix names, with the entries that the options choose. */

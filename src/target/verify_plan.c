@@ -35,7 +35,7 @@ static tms_status folder_type(struct tms_verifying *v, char type[32], struct tms
         if (dtype == TMS_TYPE_NONE && tms_is_plain_float(v->file->tensors[i].type)) dtype = v->file->tensors[i].type;
         if (!p) continue;
         if (p->grid)
-            snprintf(type, 32, "%s", p->grid->type);
+            snprintf(type, 32, "%.31s", p->grid->type);
         else if (p->eight)
             snprintf(type, 32, "int8");
         else

@@ -20,10 +20,9 @@ struct folder {
 
 static const struct folder folders[] = {
     {"hf/gptq/folders/qwen2-tied-w4-g32-desc", "hf/gptq/folders.safetensors", "w4-g32-desc", "gptq:4:g32", false},
-    {"hf/gptq/folders/qwen2-tied-w4-g64-asym-v2", "hf/gptq/folders.safetensors", "w4-g64-asym-v2", "gptq:4:g64:v2",
+    {"hf/gptq/folders/qwen2-tied-w4-g64-asym-v2", "hf/gptq/folders.safetensors", "w4-g64-asym-v2", "gptq:4:g64:asym",
      false},
-    {"hf/ct/folders/qwen2-w4a16-g128-asym", "hf/ct/folders.safetensors", "w4a16-g128-asym", "w4a16:channel:asym",
-     false},
+    {"hf/ct/folders/qwen2-w4a16-g128-asym", "hf/ct/folders.safetensors", "w4a16-g128-asym", "w4a16:g128:asym", false},
     {"hf/ct/folders/qwen2-nvfp4a16", "hf/ct/folders.safetensors", "nvfp4a16", "nvfp4a16", false},
     {"hf/ct/folders/qwen2-w8a8-int", "hf/ct/folders.safetensors", "w8a8-int", "w8a8", true},
     {"hf/ct/folders/qwen2-fp8-dynamic", "hf/ct/folders.safetensors", "fp8-dynamic", "fp8", true},
