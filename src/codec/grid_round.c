@@ -2,9 +2,12 @@
 #include "codec/grid_round.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/cpu.h"
 #include "base/numbers.h"
+
+enum { SOME = 128 }; /* values at a time */
 
 typedef float narrow_fn(float x);
 
@@ -73,25 +76,48 @@ static void round_gptq(const struct tms_grid *grid, bool symmetric, const float 
 
 /* ---- AWQ ---- */
 
+/* Rounds n values to f16, in place. */
+static void all_as_f16(float *x, size_t n)
+{
+    uint16_t half[SOME];
+    tms_f32_to_f16_n(x, half, n);
+    tms_f16_to_f32_n(half, x, n);
+}
+
 /* The quantizer makes weights that lie on the grid, and the packer finds their codes again, both in f16. */
+static void awq_codes(const float *x, size_t n, float s, float z, uint8_t *codes)
+{
+    float t[SOME], zs = as_f16(z * s);
+    memcpy(t, x, n * sizeof *t);
+    all_as_f16(t, n);
+    for (size_t i = 0; i < n; i++) t[i] /= s;
+    all_as_f16(t, n);
+    for (size_t i = 0; i < n; i++) t[i] = rintf(t[i]) + z;
+    all_as_f16(t, n); /* the clamped value is a small integer; what is cut off may overflow, which it may */
+    for (size_t i = 0; i < n; i++) t[i] = (clamp(t[i], 0, 15) - z) * s;
+    all_as_f16(t, n);
+    for (size_t i = 0; i < n; i++) t[i] += zs;
+    all_as_f16(t, n);
+    for (size_t i = 0; i < n; i++) t[i] /= s;
+    all_as_f16(t, n);
+    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)clamp(rintf(t[i]), 0, 15);
+}
+
 static void round_awq(const float *x, size_t n, float *scale, uint8_t *zero, uint8_t *codes)
 {
     float low = as_f16(x[0]), high = low;
-    for (size_t i = 1; i < n; i++) {
-        float w = as_f16(x[i]);
-        low = w < low ? w : low;
-        high = w > high ? w : high;
+    for (size_t i = 1; i < n; i++) { /* rounding keeps the order */
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
     }
+    low = as_f16(low);
+    high = as_f16(high);
     float width = as_f16(high - low), least = as_f16(1e-5f);
     float s = as_f16((width > least ? width : least) / 15);
-    float z = clamp(-rintf(as_f16(low / s)), 0, 15), zs = as_f16(z * s);
+    float z = clamp(-rintf(as_f16(low / s)), 0, 15);
     *scale = s;
     *zero = (uint8_t)z;
-    for (size_t i = 0; i < n; i++) {
-        float q = clamp(as_f16(rintf(as_f16(as_f16(x[i]) / s)) + z), 0, 15);
-        float on_grid = as_f16((q - z) * s);
-        codes[i] = (uint8_t)clamp(rintf(as_f16(as_f16(on_grid + zs) / s)), 0, 15);
-    }
+    for (size_t i = 0; i < n; i += SOME) awq_codes(x + i, n - i < SOME ? n - i : SOME, s, z, codes + i);
 }
 
 /* ---- compressed-tensors ---- */
@@ -212,7 +238,7 @@ static void round_blocks(const struct tms_grid *grid, const struct tms_rounding 
         for (uint64_t g = 0; g < groups; g++) {
             uint64_t col = g * grid->group, n = grid->cols - col < grid->group ? grid->cols - col : grid->group;
             float amax = r->amax;
-            if (grid->scale_rows < grid->rows || groups > 1) {
+            if (amax == 0) {
                 struct range range = {0, 0};
                 for (uint64_t i = first; i < end; i++) widen(&range, x + i * grid->cols + col, (size_t)n);
                 amax = magnitude(range);

@@ -22,7 +22,7 @@ struct tms_rounding {
     enum tms_grid_scales scales;
     enum tms_type dtype; /* CT: F32, F16 or BF16 */
     bool symmetric;
-    float amax;   /* largest |w| of the tensor; only used if a scale is shared by all rows */
+    float amax;   /* largest |w| of the tensor, if all of it shares one scale; else 0 */
     float global; /* NVFP4: tms_nvfp4_global of the tensor, or of those that share it */
 };
 

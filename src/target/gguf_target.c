@@ -10,6 +10,7 @@
 #include "model/metadata.h"
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
+#include "target/grid_blocks.h"
 #include "target/override.h"
 #include "target/provenance.h"
 
@@ -474,6 +475,12 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
     bool packed = source->packed && !p->options->converter;
     bool again = !same && (t->source->kind == TMS_SOURCE_GGUF || packed) && !tms_is_plain_float(source->type) &&
                  !tms_is_plain_float(from->type);
+    bool moves = false;
+    if (source->packed) {
+        tms_status found = tms_grid_becomes_blocks(&moves, t->source, source, from->type, p->err);
+        if (found != TMS_OK) return found;
+        again &= !moves;
+    }
     tms_status status = again ? tms_target_quantize_again(t, source, p->options, p->err) : TMS_OK;
     if (status != TMS_OK) return status;
     if (!same && !tms_source_decodes(source))
@@ -501,7 +508,8 @@ static tms_status add_planned(struct plan *p, const struct planned *from)
         tms_target_add_route(t, from->source, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, t->n_outs - 1);
     if (!route) return tms_fail_memory(p->err, sizeof *route);
     route->codec = codec;
-    route->weights = weights;
+    route->moves = moves;
+    route->weights = moves ? NULL : weights;
     route->permute_heads = from->permute_heads;
     if (tms_is_plain_float(from->type))
         t->n_kept++;

@@ -12,13 +12,19 @@
 uint64_t tms_grid_route_unit_rows(const struct tms_grid_route *route)
 {
     const struct tms_grid *g = &route->grid;
-    uint64_t rows = g->scale_rows > 32 && g->scale_rows < g->rows ? g->scale_rows : 32; /* blocks: multiples of 32 */
+    uint64_t rows = g->scale_rows > 1 && !route->amax ? g->scale_rows : 32; /* blocks: multiples of 32 */
     return rows < g->rows ? rows : g->rows;
 }
 
 static uint64_t count_scales(const struct tms_grid *grid)
 {
     return tms_grid_scale_rows(grid) * tms_grid_groups(grid);
+}
+
+/* For the whole tensor, known before the first range. */
+static bool has_one_scale(const struct tms_grid_route *route)
+{
+    return route->amax && route->rounding.scales == TMS_SCALES_FLOAT;
 }
 
 tms_status tms_grid_route_begin(struct tms_grid_route *route, struct tms_error *err)
@@ -37,7 +43,7 @@ tms_status tms_grid_route_begin(struct tms_grid_route *route, struct tms_error *
         free(scales);
         return tms_fail_memory(err, n * 5 + n_codes);
     }
-    if (g->scale_rows >= g->rows) scales[0] = tms_grid_tensor_scale(g, &route->rounding);
+    if (has_one_scale(route)) scales[0] = tms_grid_tensor_scale(g, &route->rounding);
     route->scale_values = scales;
     return TMS_OK;
 }
@@ -80,7 +86,7 @@ tms_status tms_grid_route_encode(struct tms_grid_route *route, const struct tms_
     const struct tms_grid *g = &route->grid;
     struct tms_grid part = *g;
     const uint64_t groups = tms_grid_groups(g);
-    const bool one = g->scale_rows >= g->rows;
+    const bool one = has_one_scale(route);
     tms_status status = TMS_OK;
     part.rows = n_rows;
     if (one) { /* it is known already, and other threads read it */

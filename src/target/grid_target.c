@@ -230,7 +230,7 @@ static bool add_parts(struct tms_linear_plan *p, const char *module, struct tms_
                part(p, module, "scales", TMS_F16, 2, groups, g->rows, NULL, &route->scales);
     }
     enum tms_type type = route->scale_type == TMS_F8_E8M0 ? TMS_U8 : route->scale_type;
-    bool one = g->scale_rows >= g->rows;
+    bool one = scheme == TMS_SCHEME_FP8 && p->t->spec.grid.fp8 == TMS_FP8_TENSOR;
     if (!part(p, module, "weight_scale", type, one ? 1 : 2, one ? 1 : tms_grid_scale_rows(g), groups, NULL,
               &route->scales))
         return false;
@@ -275,8 +275,7 @@ static tms_status add(struct tms_linear_plan *p, const struct tms_restored_tenso
     if (grid->rounding.scales == TMS_SCALES_NVFP4) {
         grid->amax = shared_amax(p, from->name);
         if (!grid->amax) return tms_fail_memory(p->err, sizeof(float));
-    } else if (grid->grid.scale_rows >= grid->grid.rows && spec->fp8 == TMS_FP8_TENSOR && grid->grid.rows > 0 &&
-               spec->scheme == TMS_SCHEME_FP8) {
+    } else if (spec->scheme == TMS_SCHEME_FP8 && spec->fp8 == TMS_FP8_TENSOR) {
         grid->amax = tms_arena_alloc(&t->arena, sizeof(float));
         if (!grid->amax) return tms_fail_memory(p->err, sizeof(float));
     }

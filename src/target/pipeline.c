@@ -18,6 +18,7 @@
 #include "base/sums.h"
 #include "model/heads.h"
 #include "model/packed.h"
+#include "target/grid_blocks.h"
 #include "target/grid_route.h"
 
 #define JOB_VALUES (1u << 18)
@@ -308,7 +309,13 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         exact = true;
         break;
     case TMS_ROUTE_CODEC:
-        encode(route, t, x, job->first, job->n, s->codes);
+        if (route->moves)
+            status =
+                tms_grid_to_blocks(r->p->source, t, route->codec->id, job->first / w->cols, job->n / w->cols,
+                                   route->permute_heads ? t->rows / route->permute_heads : 0, s->raw, s->codes, err);
+        else
+            encode(route, t, x, job->first, job->n, s->codes);
+        if (status != TMS_OK) return status;
         bytes = tms_codec_bytes(route->codec, job->n);
         offset = tms_codec_bytes(route->codec, job->first);
         exact = route->codec->id == TMS_F32;

@@ -44,6 +44,7 @@ struct tms_route {
     const struct tms_codec *codec;
     const float *weights;   /* CODEC: importance of the columns, [matrices][cols], or NULL; borrowed from the imatrix */
     uint64_t permute_heads; /* rows permuted within each of so many heads; 0: as they are */
+    bool moves;             /* CODEC: blocks are made of the source's own codes (grid_blocks.h) */
     bool to_halves;         /* permuted back, from GGUF's order to Hugging Face's */
     enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
