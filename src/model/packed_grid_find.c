@@ -265,10 +265,10 @@ static void name_ct_type(struct tms_packed_grid *p, const struct scheme *scheme)
         snprintf(p->type, sizeof p->type, "mxfp6");
     else if (g->values == TMS_GRID_E4M3)
         snprintf(p->type, sizeof p->type, "%s%s", p->exponents ? "mxfp8" : "fp8",
-                 p->exponents               ? ""
-                 : g->scale_rows >= g->rows ? ":tensor"
-                 : g->scale_rows > 1        ? ":block"
-                                            : "");
+                 p->exponents                 ? ""
+                 : scheme && scheme->block[0] ? ":block"
+                 : g->scale_rows >= g->rows   ? ":tensor"
+                                              : "");
     else
         snprintf(p->type, sizeof p->type, "w%ua%s%s%s", g->bits, g->layout == TMS_GRID_BYTES ? "8" : "16",
                  g->layout == TMS_GRID_BYTES && strcmp(group, ":channel") == 0 ? "" : group,

@@ -201,9 +201,9 @@ static tms_status put_config(struct tms_linear_plan *p, const struct tms_linear_
     json_t *q = d->config(p, dtype), *type = retype ? json_string(tms_torch_dtype_name(d->config_dtype)) : NULL;
     struct tms_buf typed = {0};
     /* the name of the key that is there; transformers 5 reads both */
-    const char *key = p->t->source->config_json && json_object_get(p->t->source->config_json, "torch_dtype")
-                          ? "torch_dtype"
-                          : "dtype";
+    json_t *config = json_loadb(text, n, 0, NULL);
+    const char *key = json_object_get(config, "torch_dtype") ? "torch_dtype" : "dtype";
+    json_decref(config);
     bool ok = q && (!retype || (type && tms_json_set_member(&typed, text, n, key, type)));
     if (ok && retype) ok = tms_json_set_member(out, (const char *)typed.data, typed.n, "quantization_config", q);
     if (ok && !retype) ok = tms_json_set_member(out, text, n, "quantization_config", q);
