@@ -37,6 +37,11 @@ bool tms_linear_is(const char *name)
     return kind_of(name, 2) == LINEAR;
 }
 
+bool tms_linear_is_module(const char *name, uint32_t n_dims)
+{
+    return kind_of(name, n_dims) != NO_LINEAR;
+}
+
 static bool is_float(enum tms_type type)
 {
     return tms_is_plain_float(type) || type == TMS_F8_E4M3;

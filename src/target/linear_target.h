@@ -41,6 +41,8 @@ void tms_linear_set_way(const struct tms_linear_plan *p, struct tms_route *route
                         const struct tms_restored_tensor *from);
 /* True for the name of a linear layer's matrix that is quantized where it fits. */
 bool tms_linear_is(const char *name);
+/* The same, and those that are left alone: the output layer, routers. */
+bool tms_linear_is_module(const char *name, uint32_t n_dims);
 /* The type that the weights of a source tensor have as a plain folder. */
 enum tms_type tms_linear_dtype(const struct tms_linear_plan *p, const struct tms_tensor *tensor);
 

@@ -438,6 +438,106 @@ static void layers_that_do_not_fit_stay_and_are_named(void **state)
     }
 }
 
+/* ---- check --for ------------------------------------------------------------------------------------------------- */
+
+struct lines {
+    size_t n;
+    char text[16][600];
+};
+
+static void keep_line(void *ctx, const char *line)
+{
+    struct lines *lines = ctx;
+    if (lines->n < 16) snprintf(lines->text[lines->n], sizeof lines->text[0], "%s", line);
+    lines->n++;
+}
+
+static void expect_lines(const char *folder, const char *reader, const char *want, size_t n_want)
+{
+    struct lines lines = {0};
+    size_t n = 99;
+    assert_ok(tms_check_reader(folder, reader, keep_line, &lines, &n, &err), err);
+    assert_int_equal(n, lines.n);
+    if (n != n_want || (n && !strstr(lines.text[0], want)))
+        fail_msg("%s: %zu lines, expected %zu with '%s'; the first is '%s'", reader, n, n_want, want, lines.text[0]);
+}
+
+static void readers_rules_hold_for_what_is_written_for_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type, *readers[3];
+    } cases[] = {{"gptq:4:g32", {"vllm", "transformers", "gptqmodel"}},
+                 {"gptq:4:g32:asym", {"vllm", "transformers", "gptqmodel"}},
+                 {"awq:g32", {"vllm", "transformers", "autoawq"}},
+                 {"w4a16:g32", {"vllm", "transformers"}},
+                 {"w8a8", {"vllm", "transformers"}},
+                 {"fp8", {"vllm", "transformers"}},
+                 {"nvfp4a16", {"vllm", "transformers"}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char out[1100];
+        snprintf(out, sizeof out, "%s", scratch("for"));
+        quantize(golden("hf/bnb/folders/qwen2"), out, cases[i].type, false);
+        for (size_t k = 0; k < 3 && cases[i].readers[k]; k++) expect_lines(out, cases[i].readers[k], "", 0);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const char *const folders[] = {"hf/gptq/folders/qwen2-tied-w4-g32-desc", "hf/awq/quantized"};
+        expect_lines(golden(folders[i]), "vllm", "", 0);
+        expect_lines(golden(folders[i]), "transformers", "", 0);
+    }
+}
+
+static void rules_that_do_not_hold_are_named(void **state)
+{
+    (void)state;
+    char out[1100], command[3000];
+    snprintf(out, sizeof out, "%s", scratch("broken"));
+    quantize(golden("hf/bnb/folders/qwen2"), out, "gptq:4:g32", false);
+    expect_lines(out, "autoawq", "quant_method gptq is not read", 1);
+    snprintf(command, sizeof command, "sed -i '/\"desc_act\"/d' '%s/config.json'", out);
+    assert_int_equal(system(command), 0);
+    expect_lines(out, "vllm", "the config lacks 'desc_act'", 1);
+    quantize(golden("hf/bnb/folders/qwen2"), out, "w4a16:g32:asym", false);
+    expect_lines(out, "gptqmodel", "quant_method compressed-tensors is not read", 1);
+    expect_lines(out, "transformers", "expects unpacked", 14);
+    snprintf(command, sizeof command, "sed -i 's/\"lm_head\"/\"head\"/' '%s/config.json'", out);
+    assert_int_equal(system(command), 0);
+    expect_lines(out, "vllm", "'lm_head' is not quantized, and 'ignore' does not name it", 1);
+    /* 2 bits, and zero points of 0 in v1 */
+    quantize(golden("hf/bnb/folders/qwen2"), out, "gptq:2:g32:asym:v1", false);
+    expect_lines(out, "gptqmodel", "", 0);
+    struct lines lines = {0};
+    size_t n;
+    assert_ok(tms_check_reader(out, "vllm", keep_line, &lines, &n, &err), err);
+    assert_true(n > 0 && strstr(lines.text[0], "zero points of 0"));
+    /* rows that groups do not divide: GPTQModel reads them, vLLM does not */
+    quantize(golden("hf/bnb/folders/qwen2"), out, "gptq:4:g96", false);
+    expect_lines(out, "vllm", "groups of 96 do not divide its 256 inputs", 14);
+    expect_lines(out, "gptqmodel", "", 0);
+    expect_lines(golden("hf/bnb/folders/qwen2"), "gptqmodel", "is not quantized", 1);
+    expect_lines(golden("hf/bnb/folders/qwen2-nf4"), "autoawq", "quant_method bitsandbytes is not read", 1);
+    assert_int_equal(tms_check_reader(out, "exllama", NULL, NULL, &n, &err), TMS_EUSAGE);
+}
+
+static void layers_that_are_one_to_vllm_must_be_alike(void **state)
+{
+    (void)state;
+    char a[1100], path[1200];
+    size_t n;
+    snprintf(a, sizeof a, "%s", scratch("a"));
+    quantize(golden("hf/bnb/folders/qwen2"), a, "nvfp4a16", false);
+    snprintf(path, sizeof path, "%s/model.safetensors", a);
+    uint8_t *file = read_whole(path, &n);
+    struct tms_safetensors *st = open_weights(a);
+    float global = 7;
+    memcpy(file + tms_safetensors_find(st, "model.layers.1.self_attn.v_proj.weight_global_scale")->offset, &global, 4);
+    tms_safetensors_close(st);
+    write_whole(path, file, n);
+    free(file);
+    expect_lines(a, "vllm", "have different weight_global_scale", 1);
+    expect_lines(a, "transformers", "", 0);
+}
+
 static void types_are_read_in_any_spelling(void **state)
 {
     (void)state;
@@ -485,6 +585,9 @@ int main(void)
         cmocka_unit_test(symmetric_gptq_becomes_q4_0_and_q8_0_without_loss),
         cmocka_unit_test(another_grid_needs_leave),
         cmocka_unit_test(layers_that_do_not_fit_stay_and_are_named),
+        cmocka_unit_test(readers_rules_hold_for_what_is_written_for_them),
+        cmocka_unit_test(rules_that_do_not_hold_are_named),
+        cmocka_unit_test(layers_that_are_one_to_vllm_must_be_alike),
         cmocka_unit_test(types_are_read_in_any_spelling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
