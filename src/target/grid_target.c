@@ -82,10 +82,11 @@ static tms_status moves(struct tms_linear_plan *p, const struct tms_restored_ten
     const struct tms_grid_spec *to = &p->t->spec.grid;
     const struct tms_tensor *tensor = &p->t->source->tensors[from->source];
     const struct tms_packed_grid *g = tensor->packed ? tensor->packed->grid : NULL;
-    *yes = false;
+    *yes = !fits(to, tensor->rows, tensor->cols); /* it will stay: decoding loses nothing */
+    if (*yes) return TMS_OK;
     if (!g || to->scheme > TMS_SCHEME_INT8 || g->grid.values != TMS_GRID_INT || g->grid.scale_rows != 1) return TMS_OK;
     uint64_t group = to->group && to->group < g->grid.cols ? to->group : g->grid.cols;
-    if (g->grid.bits != to->bits || g->grid.group != group || !fits(to, g->grid.rows, g->grid.cols)) return TMS_OK;
+    if (g->grid.bits != to->bits || g->grid.group != group) return TMS_OK;
     if (g->grid.layout == TMS_GRID_BYTES && g->grid.bits != 8) return TMS_OK;
     if (g->grid.group_of && to->scheme != TMS_SCHEME_GPTQ) return TMS_OK;
     return same_points(p, g, yes);
@@ -308,22 +309,24 @@ static json_t *group_size(const struct tms_grid_spec *s)
     return json_integer(s->group ? (json_int_t)s->group : -1);
 }
 
-/* "-:^model\.layers\.0\.mlp\.gate$": a pattern of GPTQModel's for a layer that is not quantized. */
+/* "-:^model\.layers\.0\.mlp\.gate$": patterns of GPTQModel's for layers that are not quantized; json_null if there are
+ * none, NULL if memory is short. */
 static json_t *left_out(const struct tms_linear_plan *p)
 {
     json_t *dynamic = json_object();
-    for (size_t i = 0; i < p->n_kept; i++) {
+    bool ok = dynamic != NULL;
+    for (size_t i = 0; i < p->n_kept && ok; i++) {
         struct tms_buf key = {0};
         if (strcmp(p->kept[i], "lm_head") == 0) continue;
         tms_buf_text(&key, "-:^");
         for (const char *c = p->kept[i]; *c; c++) tms_buf_printf(&key, *c == '.' ? "\\." : "%c", *c);
         tms_buf_put(&key, "$", 2);
-        if (!key.failed) json_object_set_new(dynamic, (const char *)key.data, json_object());
+        ok = !key.failed && json_object_set_new(dynamic, (const char *)key.data, json_object()) == 0;
         tms_buf_free(&key);
     }
-    if (json_object_size(dynamic)) return dynamic;
+    if (ok && json_object_size(dynamic)) return dynamic;
     json_decref(dynamic);
-    return NULL;
+    return ok ? json_null() : NULL;
 }
 
 /* The keys in the order of GPTQModel's quantize_config.json. */
@@ -332,10 +335,13 @@ static json_t *gptq_config(const struct tms_linear_plan *p)
     const struct tms_grid_spec *s = &p->t->spec.grid;
     const struct own *own = p->own;
     const char *format = s->v1 ? "gptq" : "gptq_v2";
+    json_t *dynamic = left_out(p);
+    if (!dynamic) return NULL;
+    if (json_is_null(dynamic)) dynamic = NULL; /* then the key is left out */
     return json_pack("{s:i, s:o, s:b, s:b, s:s, s:s, s:s, s:s, s:s, s:o*, s:{s:[s]}, s:b}", "bits", (int)s->bits,
                      "group_size", group_size(s), "desc_act", own->any_order, "lm_head", 0, "method", "gptq",
                      "quant_method", "gptq", "format", format, "checkpoint_format", format, "pack_dtype", "int32",
-                     "dynamic", left_out(p), "meta", "quantizer", "tamis:" TAMIS_VERSION, "sym", !s->asymmetric);
+                     "dynamic", dynamic, "meta", "quantizer", "tamis:" TAMIS_VERSION, "sym", !s->asymmetric);
 }
 
 static json_t *awq_config(const struct tms_linear_plan *p)
