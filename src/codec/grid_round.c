@@ -116,7 +116,7 @@ static void round_awq(const float *x, size_t n, float *scale, uint8_t *zero, uin
     float s = as_f16((width > least ? width : least) / 15);
     float z = clamp(-rintf(as_f16(low / s)), 0, 15);
     *scale = s;
-    *zero = (uint8_t)z;
+    if (zero) *zero = (uint8_t)z;
     for (size_t i = 0; i < n; i += SOME) awq_codes(x + i, n - i < SOME ? n - i : SOME, s, z, codes + i);
 }
 
@@ -231,10 +231,10 @@ float tms_grid_tensor_scale(const struct tms_grid *grid, const struct tms_roundi
 static void round_blocks(const struct tms_grid *grid, const struct tms_rounding *r, const float *x, uint64_t row,
                          uint64_t n_rows, float *scales, uint8_t *zeros, uint8_t *codes)
 {
-    const uint64_t groups = tms_grid_groups(grid);
+    const uint64_t groups = tms_grid_groups(grid), height = grid->scale_rows ? grid->scale_rows : 1;
     const bool ints = grid->values == TMS_GRID_INT;
-    for (uint64_t first = 0; first < n_rows; first += grid->scale_rows) {
-        uint64_t end = n_rows - first < grid->scale_rows ? n_rows : first + grid->scale_rows;
+    for (uint64_t first = 0; first < n_rows; first += height) {
+        uint64_t end = n_rows - first < height ? n_rows : first + height;
         for (uint64_t g = 0; g < groups; g++) {
             uint64_t col = g * grid->group, n = grid->cols - col < grid->group ? grid->cols - col : grid->group;
             float amax = r->amax;
@@ -244,7 +244,7 @@ static void round_blocks(const struct tms_grid *grid, const struct tms_rounding 
                 amax = magnitude(range);
             }
             float s = block_scale(grid, r->dtype, in_dtype(r->dtype, amax));
-            scales[(row + first) / grid->scale_rows * groups + g] = s;
+            scales[(row + first) / height * groups + g] = s;
             for (uint64_t i = first; i < end; i++) {
                 const float *from = x + i * grid->cols + col;
                 uint8_t *to = codes + i * grid->cols + col;
