@@ -50,6 +50,10 @@ void tms_ct_pack(const struct tms_grid *grid, const uint8_t *codes, uint64_t row
         if (grid->layout == TMS_GRID_BYTES) {
             uint8_t offset = grid->values == TMS_GRID_INT ? 128 : 0;
             for (uint64_t i = 0; i < grid->cols; i++) to[i] = (uint8_t)(from[i] - offset);
+        } else if (bits == 4) {
+            uint64_t pairs = grid->cols / 2;
+            for (uint64_t i = 0; i < pairs; i++) to[i] = (uint8_t)(from[2 * i] | from[2 * i + 1] << 4);
+            if (grid->cols % 2) to[pairs] = from[grid->cols - 1];
         } else if (grid->layout == TMS_GRID_PADDED) {
             for (uint64_t i = 0; i < grid->cols; i++)
                 tms_bits_put(to + 4 * (i / in_word), 1, bits, i % in_word, from[i]);

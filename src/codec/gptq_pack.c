@@ -41,11 +41,23 @@ void tms_gptq_unpack(const struct tms_grid *grid, const uint8_t *stored, uint64_
 
 void tms_gptq_pack(const struct tms_grid *grid, const uint8_t *codes, uint64_t row, uint64_t n_rows, uint8_t *stored)
 {
+    const unsigned bits = grid->bits;
     for (uint64_t c = 0; c < grid->cols; c += STEP) {
-        uint8_t *words = stored + 4 * (c / STEP * grid->bits * grid->rows + row);
-        for (uint64_t r = 0; r < n_rows; r++)
-            for (unsigned i = 0; i < STEP; i++)
-                tms_bits_put(words + 4 * r, (size_t)grid->rows, grid->bits, i, codes[r * grid->cols + c + i]);
+        uint8_t *words = stored + 4 * (c / STEP * bits * grid->rows + row);
+        for (uint64_t r = 0; r < n_rows; r++) {
+            const uint8_t *from = codes + r * grid->cols + c;
+            uint64_t waiting = 0; /* bits that fill no word yet */
+            unsigned n_bits = 0, w = 0;
+            for (unsigned i = 0; i < STEP; i++) {
+                waiting |= (uint64_t)from[i] << n_bits;
+                n_bits += bits;
+                if (n_bits < 32) continue;
+                uint32_t word = (uint32_t)waiting;
+                memcpy(words + 4 * (w++ * grid->rows + r), &word, sizeof word);
+                waiting >>= 32;
+                n_bits -= 32;
+            }
+        }
     }
 }
 

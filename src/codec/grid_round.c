@@ -26,7 +26,7 @@ static float as_f16(float x)
     return tms_f16_to_f32(tms_f32_to_f16(x));
 }
 
-static float clamp(float x, float low, float high)
+TMS_INLINE float clamp(float x, float low, float high)
 {
     return x < low ? low : x > high ? high : x;
 }
@@ -35,12 +35,31 @@ struct range {
     float low, high; /* of the values and 0 */
 };
 
-static void widen(struct range *range, const float *x, size_t n)
+/* Bits whose order as signed integers is that of the floats; its own inverse. Integer reductions may be vectorized. */
+TMS_INLINE int32_t in_order(int32_t bits)
 {
+    return bits ^ (int32_t)((uint32_t)(bits >> 31) & 0x7fffffff);
+}
+
+TMS_INLINE void widen_body(int32_t *least, int32_t *most, const float *restrict x, size_t n)
+{
+    int32_t low = *least, high = *most;
     for (size_t i = 0; i < n; i++) {
-        range->low = x[i] < range->low ? x[i] : range->low;
-        range->high = x[i] > range->high ? x[i] : range->high;
+        int32_t v = in_order((int32_t)tms_f32_bits(x[i]));
+        low = v < low ? v : low;
+        high = v > high ? v : high;
     }
+    *least = low;
+    *most = high;
+}
+TMS_BY_CPU(static, widen, (int32_t * least, int32_t *most, const float *x, size_t n), (least, most, x, n))
+
+static struct range range_of(const float *x, size_t n)
+{
+    int32_t low = 0, high = 0; /* that is 0.0f */
+    widen(&low, &high, x, n);
+    return (struct range){tms_f32_from_bits((uint32_t)in_order(low)) + 0.0f,
+                          tms_f32_from_bits((uint32_t)in_order(high))};
 }
 
 static float magnitude(struct range range)
@@ -48,7 +67,21 @@ static float magnitude(struct range range)
     return range.high > -range.low ? range.high : -range.low;
 }
 
+/* To the nearest integer, ties to even, of what lies within ±2^22. */
+TMS_INLINE float nearest(float x)
+{
+    return (x + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23 */
+}
+
 /* ---- GPTQ ---- */
+
+TMS_INLINE void gptq_codes_body(const float *restrict x, size_t n, float s, float z, float most,
+                                uint8_t *restrict codes)
+{
+    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(int)clamp(nearest(clamp(x[i] / s, -1024, 1024)) + z, 0, most);
+}
+TMS_BY_CPU(static, gptq_codes, (const float *x, size_t n, float s, float z, float most, uint8_t *codes),
+           (x, n, s, z, most, codes))
 
 /* scale = (high - low) / maxq, zero = rint(-low / scale). The reference's symmetric range of a group without negative
  * weights is only [0, high], which then cuts at half of it: here it is symmetric always. */
@@ -56,8 +89,7 @@ static void round_gptq(const struct tms_grid *grid, bool symmetric, const float 
                        uint8_t *zero, uint8_t *codes)
 {
     const float most = (float)((1u << grid->bits) - 1);
-    struct range range = {0, 0};
-    widen(&range, x, n);
+    struct range range = range_of(x, n);
     if (symmetric) {
         range.high = magnitude(range);
         range.low = -range.high;
@@ -71,7 +103,7 @@ static void round_gptq(const struct tms_grid *grid, bool symmetric, const float 
     if (stored > 0 && isfinite(stored)) s = stored;
     float z = symmetric ? (float)tms_grid_middle(grid) : clamp(rintf(-range.low / s), 0, most);
     if (zero) *zero = (uint8_t)z;
-    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)clamp(rintf(x[i] / s) + z, 0, most);
+    gptq_codes(x, n, s, z, most, codes);
 }
 
 /* ---- AWQ ---- */
@@ -92,7 +124,7 @@ static void awq_codes(const float *x, size_t n, float s, float z, uint8_t *codes
     all_as_f16(t, n);
     for (size_t i = 0; i < n; i++) t[i] /= s;
     all_as_f16(t, n);
-    for (size_t i = 0; i < n; i++) t[i] = rintf(t[i]) + z;
+    for (size_t i = 0; i < n; i++) t[i] = nearest(t[i]) + z;
     all_as_f16(t, n); /* the clamped value is a small integer; what is cut off may overflow, which it may */
     for (size_t i = 0; i < n; i++) t[i] = (clamp(t[i], 0, 15) - z) * s;
     all_as_f16(t, n);
@@ -100,7 +132,7 @@ static void awq_codes(const float *x, size_t n, float s, float z, uint8_t *codes
     all_as_f16(t, n);
     for (size_t i = 0; i < n; i++) t[i] /= s;
     all_as_f16(t, n);
-    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)clamp(rintf(t[i]), 0, 15);
+    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(int)clamp(nearest(t[i]), 0, 15);
 }
 
 static void round_awq(const float *x, size_t n, float *scale, uint8_t *zero, uint8_t *codes)
@@ -116,7 +148,7 @@ static void round_awq(const float *x, size_t n, float *scale, uint8_t *zero, uin
     float s = as_f16((width > least ? width : least) / 15);
     float z = clamp(-rintf(as_f16(low / s)), 0, 15);
     *scale = s;
-    *zero = (uint8_t)z;
+    if (zero) *zero = (uint8_t)z;
     for (size_t i = 0; i < n; i += SOME) awq_codes(x + i, n - i < SOME ? n - i : SOME, s, z, codes + i);
 }
 
@@ -127,14 +159,38 @@ static float epsilon(enum tms_type dtype)
     return dtype == TMS_BF16 ? 0x1p-7f : dtype == TMS_F16 ? 0x1p-10f : 0x1p-23f;
 }
 
-TMS_INLINE void ints(const struct tms_grid *grid, bool symmetric, narrow_fn *as, float eps, const float *x, size_t n,
-                     float *scale, uint8_t *zero, uint8_t *codes)
+TMS_INLINE void int_codes(narrow_fn *as, const float *restrict x, size_t n, float s, float z, float least, float most,
+                          int offset, uint8_t *restrict codes)
+{
+    for (size_t i = 0; i < n; i++)
+        codes[i] = (uint8_t)((int)nearest(clamp(as(as(x[i] / s) + z), least, most)) + offset);
+}
+
+#define PARAMETERS (const float *x, size_t n, float s, float z, float least, float most, int offset, uint8_t *codes)
+#define ARGUMENTS  (x, n, s, z, least, most, offset, codes)
+TMS_INLINE void int_codes_bf16_body PARAMETERS
+{
+    int_codes(as_bf16, x, n, s, z, least, most, offset, codes);
+}
+TMS_BY_CPU(static, int_codes_bf16, PARAMETERS, ARGUMENTS)
+TMS_INLINE void int_codes_f32_body PARAMETERS
+{
+    int_codes(as_f32, x, n, s, z, least, most, offset, codes);
+}
+TMS_BY_CPU(static, int_codes_f32, PARAMETERS, ARGUMENTS)
+static void int_codes_f16 PARAMETERS
+{
+    int_codes(as_f16, x, n, s, z, least, most, offset, codes);
+}
+typedef void int_codes_fn PARAMETERS;
+
+static void ints(const struct tms_grid *grid, bool symmetric, narrow_fn *as, int_codes_fn *make_codes, float eps,
+                 const float *x, size_t n, float *scale, uint8_t *zero, uint8_t *codes)
 {
     const float least = -(float)(1u << (grid->bits - 1)), most = -least - 1;
     const int offset = tms_grid_middle(grid);
-    struct range range = {0, 0};
+    struct range range = range_of(x, n);
     float s, z = 0;
-    widen(&range, x, n);
     if (symmetric) {
         s = as(magnitude(range) / ((most - least) / 2));
     } else {
@@ -145,7 +201,7 @@ TMS_INLINE void ints(const struct tms_grid *grid, bool symmetric, narrow_fn *as,
     if (s == 0) s = eps;
     *scale = s;
     if (zero) *zero = (uint8_t)((int)z + offset);
-    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)((int)rintf(clamp(as(as(x[i] / s) + z), least, most)) + offset);
+    make_codes(x, n, s, z, least, most, offset, codes);
 }
 
 static void round_ints(const struct tms_grid *grid, const struct tms_rounding *r, const float *x, size_t n,
@@ -153,9 +209,9 @@ static void round_ints(const struct tms_grid *grid, const struct tms_rounding *r
 {
     float eps = epsilon(r->dtype);
     switch (r->dtype) {
-    case TMS_BF16: ints(grid, r->symmetric, as_bf16, eps, x, n, scale, zero, codes); break;
-    case TMS_F16: ints(grid, r->symmetric, as_f16, eps, x, n, scale, zero, codes); break;
-    default: ints(grid, r->symmetric, as_f32, eps, x, n, scale, zero, codes); break;
+    case TMS_BF16: ints(grid, r->symmetric, as_bf16, int_codes_bf16, eps, x, n, scale, zero, codes); break;
+    case TMS_F16: ints(grid, r->symmetric, as_f16, int_codes_f16, eps, x, n, scale, zero, codes); break;
+    default: ints(grid, r->symmetric, as_f32, int_codes_f32, eps, x, n, scale, zero, codes); break;
     }
 }
 
@@ -166,8 +222,16 @@ static float in_dtype(enum tms_type dtype, float x)
 
 static void codes_e4m3(enum tms_type dtype, const float *x, size_t n, float s, uint8_t *codes)
 {
-    for (size_t i = 0; i < n; i++)
-        codes[i] = tms_f32_to_e4m3(in_dtype(dtype, x[i] / s) + 0.0f); /* the zero point: -0 becomes 0 */
+    float t[SOME];
+    for (size_t first = 0; first < n; first += SOME) {
+        size_t count = n - first < SOME ? n - first : SOME;
+        for (size_t i = 0; i < count; i++) t[i] = x[first + i] / s;
+        if (dtype == TMS_BF16)
+            for (size_t i = 0; i < count; i++) t[i] = as_bf16(t[i]);
+        if (dtype == TMS_F16) all_as_f16(t, count);
+        for (size_t i = 0; i < count; i++) t[i] += 0.0f; /* the zero point: -0 becomes 0 */
+        tms_f32_to_e4m3_n(t, codes + first, count);
+    }
 }
 
 /* Half to even mantissas; what is negative and becomes zero keeps its sign. */
@@ -180,8 +244,7 @@ static uint8_t e2m1_code(float x)
 
 static void round_nvfp4(const struct tms_rounding *r, const float *x, size_t n, float *scale, uint8_t *codes)
 {
-    struct range range = {0, 0};
-    widen(&range, x, n);
+    struct range range = range_of(x, n);
     float s = r->global * in_dtype(r->dtype, magnitude(range) / 6);
     s = tms_e4m3_to_f32(tms_f32_to_e4m3(clamp(s, -448, 448)));
     if (s == 0) s = 0.125f;
@@ -195,8 +258,7 @@ static void round_nvfp4(const struct tms_rounding *r, const float *x, size_t n, 
  * do groups of subnormal f16, in whose bits the reference looks for an exponent in vain. */
 static void round_mxfp4(enum tms_type dtype, const float *x, size_t n, float *scale, uint8_t *codes)
 {
-    struct range range = {0, 0};
-    widen(&range, x, n);
+    struct range range = range_of(x, n);
     int exponent = 0;
     float amax = magnitude(range), mantissa = frexpf(amax, &exponent) * 2;
     exponent += (mantissa >= 1.75f) - 1 - 2;
@@ -231,20 +293,19 @@ float tms_grid_tensor_scale(const struct tms_grid *grid, const struct tms_roundi
 static void round_blocks(const struct tms_grid *grid, const struct tms_rounding *r, const float *x, uint64_t row,
                          uint64_t n_rows, float *scales, uint8_t *zeros, uint8_t *codes)
 {
-    const uint64_t groups = tms_grid_groups(grid);
+    const uint64_t groups = tms_grid_groups(grid), height = grid->scale_rows ? grid->scale_rows : 1;
     const bool ints = grid->values == TMS_GRID_INT;
-    for (uint64_t first = 0; first < n_rows; first += grid->scale_rows) {
-        uint64_t end = n_rows - first < grid->scale_rows ? n_rows : first + grid->scale_rows;
+    for (uint64_t first = 0; first < n_rows; first += height) {
+        uint64_t end = n_rows - first < height ? n_rows : first + height;
         for (uint64_t g = 0; g < groups; g++) {
             uint64_t col = g * grid->group, n = grid->cols - col < grid->group ? grid->cols - col : grid->group;
             float amax = r->amax;
             if (amax == 0) {
-                struct range range = {0, 0};
-                for (uint64_t i = first; i < end; i++) widen(&range, x + i * grid->cols + col, (size_t)n);
-                amax = magnitude(range);
+                for (uint64_t i = first; i < end; i++)
+                    amax = fmaxf(amax, magnitude(range_of(x + i * grid->cols + col, (size_t)n)));
             }
             float s = block_scale(grid, r->dtype, in_dtype(r->dtype, amax));
-            scales[(row + first) / grid->scale_rows * groups + g] = s;
+            scales[(row + first) / height * groups + g] = s;
             for (uint64_t i = first; i < end; i++) {
                 const float *from = x + i * grid->cols + col;
                 uint8_t *to = codes + i * grid->cols + col;
