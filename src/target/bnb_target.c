@@ -141,7 +141,7 @@ static void warn_of_experts(const struct tms_target *t, const struct tms_target_
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
 {
     static const struct tms_linear_dialect dialect = {
-        .add = add, .config = quantization_config, .config_dtype = TMS_TYPE_NONE, .keeps_experts = true};
+        .add = add, .config = quantization_config, .config_dtype = TMS_TYPE_NONE, .leaves = tms_linear_is_expert};
     struct tms_linear_plan p = {.t = t, .options = options, .err = err, .dtype = TMS_TYPE_NONE};
     tms_status status = tms_linear_plan(&p, &dialect);
     if (status == TMS_OK) warn_of_experts(t, options);

@@ -422,11 +422,18 @@ static json_t *config(struct tms_linear_plan *p, enum tms_type dtype)
     return NULL;
 }
 
+/* One number for each token: no reader has it quantized. */
+static bool leaves(const char *name)
+{
+    return strstr(name, ".shared_expert_gate.") != NULL;
+}
+
 tms_status tms_target_plan_grid(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err)
 {
     const bool awq = t->spec.grid.scheme == TMS_SCHEME_AWQ;
     const struct tms_linear_dialect dialect = {.add = add,
                                                .moves = moves,
+                                               .leaves = leaves,
                                                .kept_type = kept_type,
                                                .config = config,
                                                .config_dtype = awq ? TMS_F16 : TMS_TYPE_NONE};

@@ -49,7 +49,8 @@ bool tms_linear_is_expert(const char *name)
 
 static enum module_kind kind_for(const struct tms_linear_dialect *d, const struct tms_restored_tensor *from)
 {
-    return d->keeps_experts && tms_linear_is_expert(from->name) ? NO_LINEAR : kind_of(from->name, from->n_dims);
+    enum module_kind kind = kind_of(from->name, from->n_dims);
+    return kind == LINEAR && d->leaves(from->name) ? LEFT_ALONE : kind;
 }
 
 /* Added to the scores of a router: float32 in every folder. */

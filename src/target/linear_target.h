@@ -27,7 +27,8 @@ struct tms_linear_dialect {
     enum tms_type (*kept_type)(struct tms_linear_plan *p, const char *name, enum tms_type type);
     /* config.json's quantization_config; NULL if memory is short. dtype: of the model. */
     json_t *(*config)(struct tms_linear_plan *p, enum tms_type dtype);
-    bool keeps_experts;         /* experts of a mixture stay as they are */
+    /* True for a linear layer that stays as it is although it fits. */
+    bool (*leaves)(const char *name);
     enum tms_type config_dtype; /* what config.json's dtype becomes; TMS_TYPE_NONE: stays */
 };
 

@@ -255,9 +255,9 @@ static void threads_do_not_change_a_byte(void **state)
 static void folder_from_gguf_is_that_of_the_plain_folder_between(void **state)
 {
     (void)state;
-    static const char *const models[] = {"llama31", "qwen2_tied"}; /* llama31 permutes */
+    static const char *const models[] = {"llama31", "qwen2_tied", "mixtral", "qwen2_moe"}; /* llama31 permutes */
     static const char *const types[] = {"gptq:4:g32", "awq:g32", "w4a16:g32:asym", "fp8:block", "nvfp4a16"};
-    for (size_t m = 0; m < 2; m++) {
+    for (size_t m = 0; m < 4; m++) {
         char name[64], gguf[1100], between[1100];
         snprintf(name, sizeof name, "arch/%s", models[m]);
         snprintf(gguf, sizeof gguf, "%s", scratch("from.gguf"));
@@ -320,8 +320,12 @@ static void gptqs_own_codes_move_with_their_order(void **state)
 static void symmetric_gptq_becomes_q4_0_and_q8_0_without_loss(void **state)
 {
     (void)state;
-    static const char *const ways[][2] = {{"gptq:4:g32", "q4_0"}, {"gptq:8:g32", "q8_0"}, {"gptq:4:g64:asym", "q4_1"}};
-    for (size_t i = 0; i < 3; i++) {
+    /* in GGUF heads are permuted, and Mixtral's experts lie in stacks */
+    static const char *const ways[][3] = {{"gptq:4:g32", "q4_0", "arch/llama31"},
+                                          {"gptq:8:g32", "q8_0", "arch/llama31"},
+                                          {"gptq:4:g32", "q4_0", "arch/mixtral"},
+                                          {"gptq:4:g64:asym", "q4_1", "arch/llama31"}};
+    for (size_t i = 0; i < 4; i++) {
         const char *types[] = {ways[i][1]};
         const struct tms_quantize_options options = {.types = types, .n_types = 1, .force = true, .pure = true};
         char folder[1100], gguf[1100], back[1100];
@@ -329,7 +333,7 @@ static void symmetric_gptq_becomes_q4_0_and_q8_0_without_loss(void **state)
         snprintf(folder, sizeof folder, "%s", scratch("folder"));
         snprintf(gguf, sizeof gguf, "%s", scratch("moved.gguf"));
         snprintf(back, sizeof back, "%s", scratch("back"));
-        quantize(golden("arch/llama31"), folder, ways[i][0], false); /* whose heads are permuted in GGUF */
+        quantize(golden(ways[i][2]), folder, ways[i][0], false);
         assert_ok(tms_quantize(folder, gguf, &options, &results, NULL, NULL, &err), err);
         tms_results_free(results, 1);
         quantize(gguf, back, "hf:f32", false);
@@ -345,7 +349,7 @@ static void symmetric_gptq_becomes_q4_0_and_q8_0_without_loss(void **state)
                 error += ((double)x[j] - y[j]) * ((double)x[j] - y[j]);
                 norm += (double)x[j] * x[j];
             }
-            if (i < 2) assert_true(error == 0);
+            if (i < 3) assert_true(error == 0);
             assert_true(sqrt(error) <= 1e-3 * sqrt(norm)); /* Q4_1: its minimum is one f16 */
             free(x);
             free(y);
@@ -438,8 +442,6 @@ static void layers_that_do_not_fit_stay_and_are_named(void **state)
     }
 }
 
-/* ---- check --for ------------------------------------------------------------------------------------------------- */
-
 struct lines {
     size_t n;
     char text[16][600];
@@ -451,6 +453,63 @@ static void keep_line(void *ctx, const char *line)
     if (lines->n < 16) snprintf(lines->text[lines->n], sizeof lines->text[0], "%s", line);
     lines->n++;
 }
+
+/* Routers and gates of shared experts stay, and the readers are told; layers that are not loaded stay too. */
+static void experts_are_quantized_and_routers_are_not(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *type, *tensor;
+        const char *grid; /* NULL: of `stored` */
+        enum tms_type stored;
+    } want[] = {
+        {"qwen2_moe", "w4a16:g16", "model.layers.1.mlp.experts.3.down_proj.weight", "w4a16:g16", TMS_I32},
+        {"qwen2_moe", "w4a16:g16", "model.layers.1.mlp.shared_expert.up_proj.weight", "w4a16:g16", TMS_I32},
+        {"qwen2_moe", "w4a16:g16", "model.layers.1.mlp.shared_expert_gate.weight", NULL, TMS_BF16},
+        {"qwen2_moe", "w4a16:g16", "model.layers.1.mlp.gate.weight", NULL, TMS_BF16},
+        {"deepseek_v3", "awq:g32", "model.layers.1.mlp.experts.3.down_proj.weight", NULL, TMS_F16},
+        {"deepseek_v3", "awq:g32", "model.layers.1.mlp.gate.e_score_correction_bias", NULL, TMS_F32},
+        {"deepseek_v3", "fp8", "model.layers.1.mlp.experts.3.down_proj.weight", "fp8", TMS_F8_E4M3},
+        {"deepseek_v3", "fp8", "model.layers.1.self_attn.kv_b_proj.weight", "fp8", TMS_F8_E4M3},
+        {"deepseek_v3", "fp8", "model.layers.3.mlp.experts.3.down_proj.weight", NULL, TMS_BF16},
+        {"mixtral", "gptq:4:g32", "model.layers.1.block_sparse_moe.experts.5.w2.weight", "gptq:4:g32", TMS_I32},
+        {"mixtral", "gptq:4:g32", "model.layers.1.block_sparse_moe.gate.weight", NULL, TMS_BF16},
+    };
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        struct tms_source *s;
+        struct lines lines = {0};
+        char from[64], out[1100];
+        snprintf(from, sizeof from, "arch/%s", want[i].model);
+        snprintf(out, sizeof out, "%s", scratch("mixture"));
+        quantize(golden(from), out, want[i].type, false);
+        assert_ok(tms_source_open(&s, out, NULL, NULL, &err), err);
+        const struct tms_tensor *t = tms_source_find(s, want[i].tensor);
+        if (!t || t->type != want[i].stored || (t->packed != NULL) != (want[i].grid != NULL) ||
+            (t->packed && strcmp(t->packed->grid->type, want[i].grid) != 0))
+            fail_msg("%s: %s", want[i].type, want[i].tensor);
+        tms_source_close(s);
+        size_t n;
+        assert_ok(tms_check_reader(out, "transformers", keep_line, &lines, &n, &err), err);
+        for (size_t k = 0; k < lines.n; k++)
+            if (strstr(lines.text[k], "does not name it")) fail_msg("%s", lines.text[k]);
+    }
+}
+
+/* DeepSeek's kv_b is two tensors in GGUF, of different types perhaps. */
+static void halves_of_a_layer_are_refused(void **state)
+{
+    (void)state;
+    char gguf[1100];
+    const char *type = "w4a16:g32";
+    const struct tms_quantize_options options = {.types = &type, .n_types = 1};
+    struct tms_result *results;
+    snprintf(gguf, sizeof gguf, "%s", scratch("halves.gguf"));
+    quantize(golden("arch/deepseek_v2"), gguf, "bf16", false);
+    assert_int_equal(tms_quantize(gguf, scratch("no"), &options, &results, NULL, NULL, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "_b.weight' is half of 'model.layers.0.self_attn.kv_b_proj.weight'"));
+}
+
+/* ---- check --for ------------------------------------------------------------------------------------------------- */
 
 static void expect_lines(const char *folder, const char *reader, const char *want, size_t n_want)
 {
@@ -585,6 +644,8 @@ int main(void)
         cmocka_unit_test(symmetric_gptq_becomes_q4_0_and_q8_0_without_loss),
         cmocka_unit_test(another_grid_needs_leave),
         cmocka_unit_test(layers_that_do_not_fit_stay_and_are_named),
+        cmocka_unit_test(experts_are_quantized_and_routers_are_not),
+        cmocka_unit_test(halves_of_a_layer_are_refused),
         cmocka_unit_test(readers_rules_hold_for_what_is_written_for_them),
         cmocka_unit_test(rules_that_do_not_hold_are_named),
         cmocka_unit_test(layers_that_are_one_to_vllm_must_be_alike),
