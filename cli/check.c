@@ -4,11 +4,13 @@
 int run_check(const struct command *self, int argc, char **argv)
 {
     struct common common;
-    const char *model;
+    const char *model, *reader = NULL;
+    const struct option rows[] = {{"for", 0, OPTION_TEXT, &reader, "READER",
+                                   "also the rules of a loader: vllm, transformers, gptqmodel or autoawq"}};
     struct tms_error err;
     struct progress_bar bar;
     struct tms_check_result result;
-    int code = parse_options(self, argc, argv, NULL, 0, &common, &model, 1);
+    int code = parse_options(self, argc, argv, rows, 1, &common, &model, 1);
     if (code >= 0) return code;
     struct findings findings = {.json = common.json, .lines = json_array(), .bar = &bar};
     struct tms_check_options options = {.n_threads = (unsigned)common.threads,
@@ -17,7 +19,14 @@ int run_check(const struct command *self, int argc, char **argv)
                                         .progress = progress_show,
                                         .progress_ctx = &bar};
     progress_begin(&bar, &common);
+    size_t n_reader = 0;
     tms_status status = tms_check(model, &options, &result, &err);
+    if (status == TMS_OK && reader) {
+        status = tms_check_reader(model, reader, show_finding, &findings, &n_reader, &err);
+        /* what cannot be opened was told already */
+        if (status == TMS_EINPUT && result.n_findings) status = TMS_OK;
+        result.n_findings += n_reader;
+    }
     progress_end(&bar);
     if (status != TMS_OK) {
         json_decref(findings.lines);

@@ -164,6 +164,11 @@ struct tms_check_result {
 tms_status tms_check(const char *path, const struct tms_check_options *options, struct tms_check_result *result,
                      struct tms_error *err);
 
+/* Whether a program will load the folder: reader is "vllm", "transformers", "gptqmodel" or "autoawq". One line per rule
+ * of its loader that does not hold; values are not read (tms_check does that). */
+tms_status tms_check_reader(const char *path, const char *reader, tms_line_fn finding, void *finding_ctx,
+                            size_t *n_findings, struct tms_error *err);
+
 /* ---- writing ------------------------------------------------------------------------------------------------- */
 
 struct tms_quantize_options {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/kernels/dots.h"
+#include "model/packed_grid.h"
 
 tms_status tms_weight_init(struct tms_weight *out, const struct tms_source *source, const struct tms_tensor *tensor,
                            struct tms_error *err)
@@ -37,6 +38,10 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 static uint64_t count_scales(const struct tms_weight *w)
 {
     const struct tms_packed *p = w->tensor->packed;
+    if (p && p->grid) { /* zero points, a byte each, stand behind the scales */
+        uint64_t n = tms_grid_scale_rows(&p->grid->grid) * tms_grid_groups(&p->grid->grid);
+        return n + (p->grid->grid.has_zeros ? divide_up(n, sizeof *w->scales) : 0);
+    }
     if (p) return p->eight ? p->shape[0] : divide_up(p->shape[0] * p->shape[1], p->block_size);
     if (w->tensor->scale != TMS_NO_SCALE) return w->source->tensors[w->tensor->scale].n_elems;
     return 0;
@@ -54,7 +59,12 @@ tms_status tms_weight_scales(struct tms_weight *w, struct tms_error *err)
     float *scales = tms_calloc(n, sizeof *scales);
     if (!scales) return tms_fail_memory(err, n * sizeof *scales);
     tms_status status;
-    if (w->tensor->packed) {
+    if (w->tensor->packed && w->tensor->packed->grid) {
+        const struct tms_packed_grid *p = w->tensor->packed->grid;
+        uint64_t n_scales = tms_grid_scale_rows(&p->grid) * tms_grid_groups(&p->grid);
+        uint8_t *zeros = p->grid.has_zeros ? (uint8_t *)(scales + n_scales) : NULL;
+        status = tms_packed_grid_scales(w->source, p, 0, p->grid.rows, scales, zeros, err);
+    } else if (w->tensor->packed) {
         status = tms_packed_scales(w->source, w->tensor->packed, 0, n, scales, err);
     } else {
         const struct tms_tensor *t = &w->source->tensors[w->tensor->scale];
@@ -120,6 +130,15 @@ void tms_weight_tile(const struct tms_weight *w, uint64_t row, uint64_t n_rows, 
                      float *out, size_t ld)
 {
     size_t width = tms_padded((size_t)n_cols);
+    if (w->tensor->packed && w->tensor->packed->grid) {
+        const struct tms_grid *g = &w->tensor->packed->grid->grid;
+        const float *end = w->scales + tms_grid_scale_rows(g) * tms_grid_groups(g);
+        tms_grid_decode(g, w->data, w->scales, g->has_zeros ? (const uint8_t *)end : NULL, w->first_row + row, n_rows,
+                        col, n_cols, out, ld);
+        for (uint64_t r = 0; r < n_rows; r++)
+            for (size_t c = (size_t)n_cols; c < width; c++) out[r * ld + c] = 0;
+        return;
+    }
     for (uint64_t r = 0; r < n_rows; r++) {
         float *to = out + r * ld;
         decode_row(w, w->first_row + row + r, col, n_cols, to);

@@ -196,8 +196,8 @@ static void check_architecture(struct check *c)
     const struct tms_source *s = c->source;
     if (s->kind == TMS_SOURCE_GGUF) {
         check_gguf_architecture(c);
-    } else if (s->has_config && s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0) {
-        return; /* packed tensors have other names and shapes */
+    } else if (s->has_config && (!tms_source_method_known(s) || strcmp(s->config.quant_method, "bitsandbytes") == 0)) {
+        return; /* packed tensors have other names and shapes; those on a grid (packed_grid.h) have not */
     } else if (s->has_config && !s->arch) {
         found(c,
               "%s: architecture '%s' is not known to tamis (known: %s); names and shapes of tensors were not checked",

@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "model/keys.h"
 #include "model/packed.h"
+#include "model/packed_grid.h"
 #include "model/pairs.h"
 
 #define RANGE_VALUES (1u << 18)
@@ -198,6 +199,7 @@ static const char *type_text(struct tms_diff *d, int side, const struct tms_tens
 {
     const char *torch = d->models[side]->kind == TMS_SOURCE_GGUF ? NULL : tms_torch_dtype_name(t->type);
     if (!t->packed) return torch ? torch : tms_codec(t->type)->name;
+    if (t->packed->grid) return t->packed->grid->type;
     if (t->packed->eight) return "int8";
     char block[16] = "";
     if (t->packed->block_size != 64) snprintf(block, sizeof block, ":b%u", t->packed->block_size);

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "model/packed_grid.h"
 
 static const char *file_of(const struct tms_source *s, const struct tms_tensor *t)
 {
@@ -185,6 +186,7 @@ tms_status tms_packed_read(const struct tms_source *source, const struct tms_ten
                            void *raw, float *out, struct tms_error *err)
 {
     const struct tms_packed *p = tensor->packed;
+    if (p->grid) return tms_packed_grid_read(source, tensor, first, n, raw, out, err);
     const struct tms_file *file = source->files[tensor->file];
     uint64_t per_scale = p->eight ? p->shape[1] : p->block_size;
     if (n == 0) return TMS_OK;

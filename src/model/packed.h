@@ -21,6 +21,7 @@ struct tms_packed {
     uint32_t nested_block;
     size_t nested_absmax;
     float nested_map[256], nested_offset;
+    struct tms_packed_grid *grid; /* GPTQ, AWQ, compressed-tensors (packed_grid.h): then only `shape` counts above */
 };
 
 /* Marks the tensors of scales, and gives every weight whose parts are all there its `packed`. Parts that contradict
@@ -31,7 +32,7 @@ tms_status tms_packed_find(struct tms_source *source, struct tms_error *err);
 tms_status tms_packed_read(const struct tms_source *source, const struct tms_tensor *tensor, uint64_t first, uint64_t n,
                            void *raw, float *out, struct tms_error *err);
 
-/* Scales [first, first + n) as f32: absmax of blocks, double quantization undone, or SCB of rows. */
+/* Scales [first, first + n) as f32: absmax of blocks, double quantization undone, or SCB of rows. Not for grids. */
 tms_status tms_packed_scales(const struct tms_source *source, const struct tms_packed *packed, uint64_t first,
                              uint64_t n, float *scales, struct tms_error *err);
 

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "model/packed.h"
+#include "model/packed_grid.h"
 
 #define CONFIG_LIMIT   (64u << 20) /* bytes of a config.json */
 #define INVENTED_LIMIT (1u << 22)  /* tensors of a lone config.json */
@@ -170,6 +171,7 @@ static int compare_sort_names(const void *a, const void *b)
 static tms_status index_names(struct tms_source *s, struct tms_error *err)
 {
     struct sort_name *names = tms_calloc(s->n_tensors, sizeof *names);
+    free(s->by_name);
     s->by_name = tms_calloc(s->n_tensors, sizeof *s->by_name);
     if (!names || !s->by_name) {
         free(names);
@@ -268,6 +270,9 @@ tms_status tms_source_open(struct tms_source **out, const char *path, tms_report
     if (status == TMS_OK) status = index_names(s, err);
     if (status == TMS_OK && s->kind == TMS_SOURCE_HF) status = pair_fp8_scales(s, err);
     if (status == TMS_OK && strcmp(s->config.quant_method, "bitsandbytes") == 0) status = tms_packed_find(s, err);
+    bool renamed = false;
+    if (status == TMS_OK) status = tms_packed_grid_find(s, &renamed, err);
+    if (status == TMS_OK && renamed) status = index_names(s, err);
     if (status != TMS_OK) {
         tms_source_close(s);
         return status;
@@ -326,6 +331,15 @@ uint64_t tms_source_parameters(const struct tms_source *source)
     return n;
 }
 
+bool tms_source_method_known(const struct tms_source *source)
+{
+    static const char *const methods[] = {
+        "", "fp8", "bitsandbytes", "gptq", "awq", "compressed-tensors", "auto-round", "intel/auto-round"};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(source->config.quant_method, methods[i]) == 0) return true;
+    return false;
+}
+
 bool tms_source_decodes(const struct tms_tensor *tensor)
 {
     if (tensor->packed) return true;
@@ -334,12 +348,16 @@ bool tms_source_decodes(const struct tms_tensor *tensor)
 
 uint64_t tms_source_unit(const struct tms_tensor *tensor)
 {
+    if (tensor->packed && tensor->packed->grid) return tms_packed_grid_unit_rows(tensor->packed->grid) * tensor->cols;
     if (tensor->packed) return tensor->packed->eight ? tensor->packed->shape[1] : tensor->packed->block_size;
     return tensor->scale == TMS_NO_SCALE ? tms_codec(tensor->type)->block_elems : tensor->cols;
 }
 
 uint64_t tms_source_raw_bytes(const struct tms_tensor *tensor, uint64_t n)
 {
+    if (tensor->packed && tensor->packed->grid)
+        return tms_grid_code_bytes(&tensor->packed->grid->grid,
+                                   tensor->cols ? (n + tensor->cols - 1) / tensor->cols : 0);
     if (tensor->packed) return tensor->packed->eight ? n : n / 2 + n % 2;
     return tms_codec_bytes(tms_codec(tensor->type), n);
 }

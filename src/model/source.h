@@ -29,7 +29,7 @@ struct tms_tensor {
     uint64_t offset, bytes;
     size_t scale;                    /* FP8: index of the tensor of block scales, else TMS_NO_SCALE */
     bool is_scale;                   /* belongs to another tensor and is no weight of its own */
-    const struct tms_packed *packed; /* bitsandbytes: how the bytes stand for n_weights values (packed.h), else NULL */
+    const struct tms_packed *packed; /* how the bytes stand for n_weights values (packed.h), else NULL */
 };
 
 struct tms_source {
@@ -60,6 +60,8 @@ const char *tms_source_arch_name(const struct tms_source *source);
 /* Weights: values of all tensors but scales and tables. */
 uint64_t tms_source_parameters(const struct tms_source *source);
 
+/* True if the weights are not quantized, or by a method (config.json's quant_method) that tamis reads. */
+bool tms_source_method_known(const struct tms_source *source);
 /* True if tamis can turn the stored type into numbers. */
 bool tms_source_decodes(const struct tms_tensor *tensor);
 /* Values that can only be read together: whole blocks, and whole rows where scales belong to rows. */

@@ -69,6 +69,10 @@ tms_status tms_spec_parse(struct tms_spec *out, const char *text, struct tms_err
     } else if (strcasecmp(base, "hf") == 0) {
         spec.dialect = TMS_DIALECT_HF;
     } else {
+        bool known;
+        tms_status status = tms_spec_parse_grid(&spec, text, base, rest, &known, err);
+        if (known && status == TMS_OK) *out = spec;
+        if (known) return status;
         spec.dialect = TMS_DIALECT_GGUF;
         spec.ftype = rest ? NULL : tms_file_type(base);
         if (!spec.ftype)

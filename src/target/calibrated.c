@@ -104,7 +104,7 @@ static struct tms_route *route_of(const struct run *r, const struct tms_tensor *
         bool rows_only = route->turn.kind == TMS_TURN_NONE || route->turn.kind == TMS_TURN_NEIGHBOURS ||
                          route->turn.kind == TMS_TURN_HALVES;
         if (route->source != index) continue;
-        if (found || route->kind != TMS_ROUTE_CODEC || !rows_only || route->n_parts > 1 ||
+        if (found || route->kind != TMS_ROUTE_CODEC || route->moves || !rows_only || route->n_parts > 1 ||
             !tms_block_feedback_knows(route->codec->id))
             return NULL;
         found = route;

@@ -12,6 +12,7 @@
 #include "model/tokenizer.h"
 #include "plan/mixture.h"
 #include "target/gguf_tensors.h"
+#include "target/grid_blocks.h"
 #include "target/override.h"
 #include "target/provenance.h"
 
@@ -352,10 +353,18 @@ static tms_status add_part(struct tms_gguf_plan *p, const struct tms_planned *fr
     const struct tms_codec *codec = tms_codec(from->type);
     struct tms_out_tensor *out = &t->outs[out_index];
     if (p->options->user->keep_split) out->file = source->file;
-    bool same = source->type == from->type && from->turn.kind == TMS_TURN_NONE && source->scale == TMS_NO_SCALE;
+    bool same = source->type == from->type && from->turn.kind == TMS_TURN_NONE && source->scale == TMS_NO_SCALE &&
+                !source->packed;
     /* Widening to a float loses nothing more; quantizing anew does. */
-    bool again = !same && t->source->kind == TMS_SOURCE_GGUF && !tms_is_plain_float(source->type) &&
+    bool packed = source->packed && !p->options->converter;
+    bool again = !same && (t->source->kind == TMS_SOURCE_GGUF || packed) && !tms_is_plain_float(source->type) &&
                  !tms_is_plain_float(from->type);
+    bool moves = false, rows_stay = from->turn.kind == TMS_TURN_NONE || from->turn.kind == TMS_TURN_NEIGHBOURS;
+    if (source->packed && rows_stay) {
+        tms_status found = tms_grid_becomes_blocks(&moves, t->source, source, from->type, p->err);
+        if (found != TMS_OK) return found;
+        again &= !moves;
+    }
     tms_status status = again ? tms_target_quantize_again(t, source, p->options, p->err) : TMS_OK;
     if (status != TMS_OK) return status;
     if (!same && !tms_source_decodes(source))
@@ -372,7 +381,8 @@ static tms_status add_part(struct tms_gguf_plan *p, const struct tms_planned *fr
     struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, out_index);
     if (!route) return tms_fail_memory(p->err, sizeof *route);
     route->codec = codec;
-    route->weights = weights;
+    route->moves = moves;
+    route->weights = moves ? NULL : weights;
     route->turn = from->turn;
     if (from->parts) route->turn.start = part * (out->n_elems / from->n_parts);
     return TMS_OK;

@@ -214,7 +214,7 @@ static tms_status plan_hf(struct walk *p)
     if (!s->arch)
         return tms_fail(p->plan->err, TMS_EINPUT, "%s: architecture '%s' cannot be written as GGUF yet; known are %s",
                         s->path, tms_source_arch_name(s), tms_arch_known());
-    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0)
+    if (!tms_source_method_known(s) || strcmp(s->config.quant_method, "bitsandbytes") == 0)
         return tms_fail(p->plan->err, TMS_EINPUT, "%s: its weights are quantized already (%s); give the original",
                         s->path, s->config.quant_method);
     if (!s->config.has_shape)

@@ -131,7 +131,10 @@ bool tms_target_goes_along(const char *name)
 {
     static const char *const weights[] = {".safetensors", ".bin", ".pt", ".pth",     ".gguf",         ".index.json",
                                           ".onnx",        ".h5",  ".ot", ".msgpack", ".tamis-partial"};
-    if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
+    static const char *const configs[] = {"config.json", "quantize_config.json", "quant_config.json"};
+    if (name[0] == '.') return false;
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
+        if (strcmp(name, configs[i]) == 0) return false;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
         if (tms_ends_with(name, weights[i])) return false;
     return true;

@@ -60,7 +60,7 @@ static tms_status add_hf_tensor(struct plan *p, size_t index)
     if (s->config.tied && strcmp(tensor->name, "lm_head.weight") == 0) return TMS_OK; /* tied: stored once */
     bool turns = tensor->packed || is_float(tensor->type);
     bool codes = tms_ends_with(tensor->name, ".weight") && (tensor->type == TMS_U8 || tensor->type == TMS_I8);
-    if (codes && !tensor->packed && strcmp(s->config.quant_method, "bitsandbytes") == 0)
+    if (codes && !tensor->packed && s->config.quant_method[0])
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s': its scales (absmax and quant_map, or SCB) are missing",
                         file, tensor->name);
     if (stays_f32(tensor->name, tensor->type)) turns = false;
@@ -103,8 +103,7 @@ static tms_status plan_from_folder(struct plan *p)
     if (!s->has_config)
         return tms_fail(p->err, TMS_EINPUT, "%s: %s needs the whole folder (config.json), not one shard", s->path,
                         p->t->spec.name);
-    if (s->config.quant_method[0] && strcmp(s->config.quant_method, "fp8") != 0 &&
-        strcmp(s->config.quant_method, "bitsandbytes") != 0)
+    if (!tms_source_method_known(s))
         return tms_fail(p->err, TMS_EINPUT, "%s: its weights are quantized (%s), which tamis cannot decode yet",
                         s->path, s->config.quant_method);
     for (size_t i = 0; i < s->n_tensors && status == TMS_OK; i++)

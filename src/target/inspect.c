@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/packed.h"
+#include "model/packed_grid.h"
 #include "target/target.h"
 
 struct tms_model {
@@ -120,7 +122,9 @@ void tms_model_tensor(const struct tms_model *model, size_t i, struct tms_tensor
 {
     const struct tms_tensor *t = model->sorted[i];
     *info = (struct tms_tensor_info){.name = t->name,
-                                     .type = type_name(t->type, model->source->kind != TMS_SOURCE_GGUF),
+                                     .type = t->packed && t->packed->grid
+                                                 ? t->packed->grid->type
+                                                 : type_name(t->type, model->source->kind != TMS_SOURCE_GGUF),
                                      .n_dims = t->n_dims,
                                      .n_elems = t->n_elems,
                                      .bytes = t->bytes,
@@ -136,6 +140,16 @@ bool tms_type_at(size_t i, struct tms_type_info *info)
         {"nf4:dq", NULL, "Hugging Face folder", "the same with its scales quantized to 8 bits (4.13 bits in all)"},
         {"fp4", NULL, "Hugging Face folder", "bitsandbytes: 4-bit floats"},
         {"int8", NULL, "Hugging Face folder", "bitsandbytes LLM.int8: 8 bits, a scale per row"},
+        {"gptq", "gptq:4:g128", "Hugging Face folder",
+         "GPTQ's words: 2, 3, 4, 8 bits, an f16 scale per group; plain rounding"},
+        {"awq", "awq:g128", "Hugging Face folder", "AWQ's words (gemm): 4 bits and zero points; plain rounding"},
+        {"w4a16", "w4a16:g128", "Hugging Face folder",
+         "compressed-tensors: integers of 2 (w2a16) to 8 bits (w8a16), a scale per group"},
+        {"w8a8", NULL, "Hugging Face folder", "compressed-tensors: int8, a scale per row; int8 activations"},
+        {"fp8", NULL, "Hugging Face folder", "compressed-tensors: 8-bit floats (E4M3); FP8 activations"},
+        {"nvfp4a16", NULL, "Hugging Face folder",
+         "compressed-tensors: 4-bit floats, an 8-bit scale per 16 and one for all"},
+        {"mxfp4a16", "mxfp4", "Hugging Face folder", "compressed-tensors: 4-bit floats, a power of two per 32"},
         {"hf:bf16", "hf", "Hugging Face folder", "plain: every tensor bfloat16; back from GGUF, or from another type"},
         {"hf:f16", NULL, "Hugging Face folder", "the same in float16"},
         {"hf:f32", NULL, "Hugging Face folder", "the same in float32"},

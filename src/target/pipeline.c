@@ -17,6 +17,8 @@
 #include "base/numbers.h"
 #include "base/sums.h"
 #include "model/packed.h"
+#include "target/grid_blocks.h"
+#include "target/grid_route.h"
 
 #define JOB_VALUES (1u << 18)
 
@@ -87,6 +89,8 @@ static uint64_t unit_of(const struct run *r, const struct work *w)
         if (route->kind == TMS_ROUTE_CODEC) unit = tms_common_multiple(unit, route->codec->block_elems, n);
         if (route->kind == TMS_ROUTE_BNB4) unit = tms_common_multiple(unit, use->target->spec.block_size, n);
         if (route->kind == TMS_ROUTE_INT8 || route->weights) unit = tms_common_multiple(unit, cols, n);
+        if (route->kind == TMS_ROUTE_GRID)
+            unit = tms_common_multiple(unit, tms_grid_route_unit_rows(route->grid) * cols, n);
         unit = tms_common_multiple(unit, route->turn.in, n);
     }
     return unit;
@@ -224,6 +228,7 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
             if (route->turn.kind != TMS_TURN_NONE && n > turned) turned = n;
             if (rounds(route, w->tensor) && n > rounded) rounded = n;
             uint64_t size = route->kind == TMS_ROUTE_CODEC ? tms_codec_bytes(route->codec, n) : n;
+            if (route->kind == TMS_ROUTE_GRID) size *= 2; /* codes, and the same packed: never longer */
             if (route->kind != TMS_ROUTE_COPY && size > codes) codes = size;
         }
     }
@@ -382,6 +387,9 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         bytes = tms_codec_bytes(route->codec, n);
         if (route->made)
             status = read_made(route, tms_codec_bytes(route->codec, first - turn->start), bytes, s->codes, err);
+        else if (route->moves)
+            status = tms_grid_to_blocks(r->p->source, t, route->codec->id, job->first / w->cols, job->n / w->cols,
+                                        turns ? turn->rows : 0, s->raw, s->codes, err);
         else
             encode(route, &use->target->outs[route->out], x, first, n, s->codes);
         if (status != TMS_OK) return status;
@@ -400,6 +408,7 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         offset = first / 2;
         break;
     }
+    case TMS_ROUTE_GRID: break; /* below */
     case TMS_ROUTE_INT8:
         status = need_absmax(r, w, use, err);
         if (status != TMS_OK) return status;
@@ -416,6 +425,20 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         offset = first;
         break;
     }
+    if (route->kind == TMS_ROUTE_GRID) {
+        const uint8_t *packed;
+        pthread_mutex_lock(&r->lock);
+        status = tms_grid_route_begin(route->grid, err);
+        pthread_mutex_unlock(&r->lock);
+        uint64_t row = first / w->cols, n_rows = n / w->cols;
+        if (status == TMS_OK)
+            status = tms_grid_route_encode(route->grid, r->p->source, t, row, n_rows, x, s->raw, s->codes, s->codes + n,
+                                           &packed, s->back, err);
+        if (status != TMS_OK) return status;
+        codes = packed;
+        bytes = packed ? n_rows * route->grid->grid.row_bytes : 0;
+        offset = packed ? row * route->grid->grid.row_bytes : 0;
+    }
     if (!exact) {
         o->squared_error = tms_squared_distance(original, s->back, n);
         if (!isfinite(o->squared_error)) {
@@ -425,7 +448,18 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         }
     }
     if (!tms_turn_is_dense(turn)) return write_units(r, use, codes, first, n, err);
-    return write_part(r, use, route->out, offset, codes, bytes, err);
+    return bytes ? write_part(r, use, route->out, offset, codes, bytes, err) : TMS_OK;
+}
+
+struct put {
+    struct run *r;
+    const struct use *use;
+};
+
+static tms_status put_whole(void *ctx, size_t out, const void *bytes, uint64_t n, struct tms_error *err)
+{
+    const struct put *put = ctx;
+    return write_part(put->r, put->use, out, 0, bytes, n, err);
 }
 
 /* After a tensor's last job: scales that need the whole tensor. */
@@ -433,6 +467,10 @@ static tms_status finish(struct run *r, const struct use *use, const struct tms_
 {
     struct tms_route *route = use->route;
     struct tms_target *target = use->target;
+    if (route->kind == TMS_ROUTE_GRID) {
+        struct put put = {r, use};
+        return tms_grid_route_finish(route->grid, route->out, put_whole, &put, err);
+    }
     if (!route->absmax_values) return TMS_OK;
     const struct tms_out_tensor *absmax = &target->outs[route->absmax];
     size_t n = (size_t)absmax->n_elems;
@@ -508,6 +546,62 @@ static tms_status run_job(void *ctx, size_t index, unsigned worker, struct tms_e
     }
     atomic_fetch_add(&r->bytes_done, tms_source_raw_bytes(t, job->n));
     if (worker == 0) report(r, false);
+    return status;
+}
+
+/* ---- before all: the largest weight of tensors whose scales need it ---- */
+
+struct measure {
+    struct run *r;
+    size_t *jobs;
+    float *largest; /* [jobs] */
+    size_t n;
+};
+
+static bool needs_amax(const struct run *r, const struct work *w)
+{
+    for (size_t u = 0; u < w->n_uses; u++) {
+        const struct tms_route *route = r->uses[w->first_use + u].route;
+        if (route->grid && route->grid->amax) return true;
+    }
+    return false;
+}
+
+static tms_status measure_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
+{
+    struct measure *m = ctx;
+    const struct job *job = &m->r->jobs[m->jobs[index]];
+    struct scratch *s = &m->r->scratch[worker];
+    const struct tms_tensor *t = m->r->works[job->work].tensor;
+    tms_status status = tms_source_read(m->r->p->source, t, job->first, job->n, s->raw, s->x, err);
+    float largest = 0;
+    for (uint64_t i = 0; i < job->n && status == TMS_OK; i++) largest = fmaxf(largest, fabsf(s->x[i]));
+    m->largest[index] = largest;
+    return status;
+}
+
+/* A second read of those tensors. What shares a scale shares the number. */
+static tms_status measure(struct run *r, struct tms_error *err)
+{
+    struct measure m = {.r = r};
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < r->n_jobs; i++) m.n += needs_amax(r, &r->works[r->jobs[i].work]);
+    if (m.n == 0) return TMS_OK;
+    m.jobs = tms_calloc(m.n, sizeof *m.jobs);
+    m.largest = tms_calloc(m.n, sizeof *m.largest);
+    if (!m.jobs || !m.largest) status = tms_fail_memory(err, m.n * 12);
+    for (size_t i = 0, n = 0; i < r->n_jobs && status == TMS_OK; i++)
+        if (needs_amax(r, &r->works[r->jobs[i].work])) m.jobs[n++] = i;
+    if (status == TMS_OK) status = tms_pool_run(r->p->pool, m.n, measure_job, &m, err);
+    for (size_t i = 0; i < m.n && status == TMS_OK; i++) {
+        const struct work *w = &r->works[r->jobs[m.jobs[i]].work];
+        for (size_t u = 0; u < w->n_uses; u++) {
+            const struct tms_grid_route *grid = r->uses[w->first_use + u].route->grid;
+            if (grid && grid->amax) *grid->amax = fmaxf(*grid->amax, m.largest[i]);
+        }
+    }
+    free(m.jobs);
+    free(m.largest);
     return status;
 }
 
@@ -605,6 +699,7 @@ tms_status tms_pipeline_run(struct tms_pipeline *p, struct tms_error *err)
         }
     }
     if (status == TMS_OK) status = make_scratch(&r, err);
+    if (status == TMS_OK) status = measure(&r, err);
     if (status == TMS_OK) status = tms_pool_run(p->pool, r.n_jobs, run_job, &r, err);
     if (status == TMS_OK) status = write_rest(&r, err);
     if (status == TMS_OK) {

@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/packed.h"
+#include "model/packed_grid.h"
+#include "target/grid_route.h"
+
 tms_status tms_target_plan(struct tms_target **out, const struct tms_source *source, const struct tms_spec *spec,
                            const struct tms_target_options *options, struct tms_error *err)
 {
@@ -19,6 +23,7 @@ tms_status tms_target_plan(struct tms_target **out, const struct tms_source *sou
     case TMS_DIALECT_GGUF: status = tms_target_plan_gguf(t, options, err); break;
     case TMS_DIALECT_BNB4:
     case TMS_DIALECT_BNB8: status = tms_target_plan_bnb(t, options, err); break;
+    case TMS_DIALECT_GRID: status = tms_target_plan_grid(t, options, err); break;
     case TMS_DIALECT_HF: status = tms_target_plan_hf(t, options, err); break;
     }
     if (status != TMS_OK) {
@@ -38,7 +43,10 @@ void tms_target_free(struct tms_target *target)
         tms_buf_free(&target->files[i].header);
         free(target->files[i].name);
     }
-    for (size_t i = 0; i < target->n_routes; i++) free(target->routes[i].absmax_values);
+    for (size_t i = 0; i < target->n_routes; i++) {
+        free(target->routes[i].absmax_values);
+        if (target->routes[i].grid) tms_grid_route_end(target->routes[i].grid);
+    }
     tms_output_dir_discard(target->dir);
     tms_kvs_free(&target->kvs);
     tms_made_files_free(&target->side_files);
@@ -73,7 +81,9 @@ tms_status tms_target_quantize_again(struct tms_target *t, const struct tms_tens
         return tms_fail(err, TMS_EINPUT,
                         "%s: tensor '%s' is quantized already (%s); quantizing it again loses more: start from the "
                         "original, or use --allow-requantize",
-                        t->source->path, tensor->name, tms_codec(tensor->type)->name);
+                        t->source->path, tensor->name,
+                        tensor->packed && tensor->packed->grid ? tensor->packed->grid->type
+                                                               : tms_codec(tensor->type)->name);
     t->n_again++;
     return TMS_OK;
 }

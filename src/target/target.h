@@ -34,6 +34,7 @@ enum tms_route_kind {
     TMS_ROUTE_CODEC, /* decode, transform, encode with a codec of the table */
     TMS_ROUTE_BNB4,
     TMS_ROUTE_INT8,
+    TMS_ROUTE_GRID, /* GPTQ, AWQ, compressed-tensors */
 };
 
 /* How one source tensor, or a part of it, gets into the output. Several may fill one output tensor (experts). */
@@ -47,11 +48,13 @@ struct tms_route {
     const char *made;       /* CODEC: a file with the codes, in the order of the output; NULL: they are encoded */
     struct tms_turn turn;   /* what is done to the values, and where they stand in the output tensor */
     uint64_t part, n_parts; /* part of the source tensor, cut into so many equal ones, that is taken; n_parts 1: all */
+    bool moves;             /* CODEC: blocks are made of the source's own codes (grid_blocks.h) */
     enum tms_type through;  /* BNB4, INT8: the values are rounded to it first; TMS_TYPE_NONE: as they are */
     /* BNB4: absmax, and with double quantization nested_absmax and quant_state; INT8: SCB in `absmax` */
     size_t absmax, nested_absmax, quant_state;
-    float *absmax_values; /* [blocks] or [rows], from the tensor's first job to its last */
-    double squared_error; /* set by the pipeline: sum of (decoded - source)^2 over n_values */
+    float *absmax_values;        /* [blocks] or [rows], from the tensor's first job to its last */
+    struct tms_grid_route *grid; /* GRID; in the target's arena */
+    double squared_error;        /* set by the pipeline: sum of (decoded - source)^2 over n_values */
     uint64_t n_values;
 };
 
@@ -103,6 +106,7 @@ void tms_target_free(struct tms_target *target);
 /* The dialects; called by tms_target_plan. */
 tms_status tms_target_plan_gguf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
+tms_status tms_target_plan_grid(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
 /* The file that options->imatrix names, with the entries that the options choose. */

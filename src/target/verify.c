@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "model/packed.h"
+#include "model/packed_grid.h"
 #include "target/pipeline.h"
 
 void tms_verify_found(struct tms_verifying *v, const char *format, ...)
@@ -36,15 +38,17 @@ static tms_status match_tensors(struct tms_verifying *v, struct tms_error *err)
     if (!known) return tms_fail_memory(err, v->file->n_tensors);
     for (size_t i = 0; i < t->n_outs; i++) {
         const struct tms_out_tensor *out = &t->outs[i];
-        const struct tms_tensor *is = tms_source_find(v->file, out->name);
+        const struct tms_tensor *is = tms_source_find_stored(v->file, out->name);
         if (!is) {
             tms_verify_found(v, "tensor '%s' is missing", out->name);
             continue;
         }
         known[is - v->file->tensors] = true;
         uint64_t ne[TMS_GGUF_MAX_DIMS] = {0};
-        bool same = is->n_dims == out->n_dims || (out->n_dims == 0 && is->n_elems == 1);
-        for (uint32_t d = 0; d < out->n_dims && same; d++) same = out->late || is->shape[d] == out->shape[d];
+        const struct tms_packed_grid *grid = is->packed ? is->packed->grid : NULL;
+        const uint64_t *is_shape = grid ? grid->stored_shape : is->shape;
+        bool same = (grid ? grid->stored_dims : is->n_dims) == out->n_dims || (out->n_dims == 0 && is->n_elems == 1);
+        for (uint32_t d = 0; d < out->n_dims && same; d++) same = out->late || is_shape[d] == out->shape[d];
         for (uint32_t d = 0; d < out->n_dims && d < TMS_GGUF_MAX_DIMS; d++) ne[d] = out->shape[out->n_dims - 1 - d];
         if (is->type != out->type || !same)
             tms_verify_found(

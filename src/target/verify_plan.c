@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/sha256.h"
 #include "model/packed.h"
+#include "model/packed_grid.h"
 #include "target/provenance.h"
 
 /* ---- how the file was made ---- */
@@ -33,7 +34,9 @@ static tms_status folder_type(struct tms_verifying *v, char type[32], struct tms
         const struct tms_packed *p = v->file->tensors[i].packed;
         if (dtype == TMS_TYPE_NONE && tms_is_plain_float(v->file->tensors[i].type)) dtype = v->file->tensors[i].type;
         if (!p) continue;
-        if (p->eight)
+        if (p->grid)
+            snprintf(type, 32, "%.31s", p->grid->type);
+        else if (p->eight)
             snprintf(type, 32, "int8");
         else
             snprintf(type, 32, "%s:b%u%s", p->kind == TMS_BNB_NF4 ? "nf4" : "fp4", p->block_size,

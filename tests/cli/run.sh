@@ -37,7 +37,7 @@ expect scales_are_shown 0 '^absmax +196 +101,957,632 .* 407,830,528$' "$tamis" i
 expect nested_scales_are_shown 0 '^nested_absmax +196 ' "$tamis" inspect $config --to nf4:dq
 expect size_on_disk_is_shown 0 '^size on disk: 5,851,270,388 bytes' "$tamis" inspect $config --to nf4
 expect gguf_total_of_a_config 0 '^all tensors: 4,677,120,000 bytes \(4\.68 GB\), 4\.9132 bits per weight$' "$tamis" inspect $config --to q4_k_m
-for type in q8_0 q4_0 q4_1 q5_0 q5_1 q4_k_s q4_k_m q5_k_s q5_k_m q6_k q2_k q2_k_s q3_k_s q3_k_m q3_k_l f16 bf16 f32 copy nf4 nf4:dq fp4 fp4:b128 int8; do
+for type in q8_0 q4_0 q4_1 q5_0 q5_1 q4_k_s q4_k_m q5_k_s q5_k_m q6_k q2_k q2_k_s q3_k_s q3_k_m q3_k_l f16 bf16 f32 copy nf4 nf4:dq fp4 fp4:b128 int8 gptq awq w4a16:asym w8a8 fp8:block nvfp4a16 mxfp4; do
     expect "total_of_$type" 0 '^all tensors: [0-9,]+ bytes .*, [0-9.]+ bits per weight$' "$tamis" inspect $config --to "$type"
 done
 expect inspect_folder 0 '^model\.layers\.5\.mlp\.up_proj\.weight +\(768, 256\) +bfloat16 +196,608 +393,216$' "$tamis" inspect models/pebble
@@ -52,6 +52,12 @@ expect inspect_gguf 0 '^blk\.0\.attn_k\.weight +\(128, 256\) +q4_k ' "$tamis" in
 expect inspect_nf4 0 '^parameters: 5,773,568 ' "$tamis" inspect "$scratch/three/pebble-nf4-dq"
 expect check_gguf 0 'good: 74 tensors' "$tamis" check "$scratch/three/pebble-q4_k_m.gguf"
 expect check_nf4 0 'good: ' "$tamis" check "$scratch/three/pebble-nf4-dq"
+expect quantize_grids 0 '^awq:g128 +.*/pebble-awq-g128 ' "$tamis" quantize models/pebble --to gptq:4:g32,awq,w8a8 -o "$scratch/grids"
+expect check_for_vllm 0 'good: ' "$tamis" check "$scratch/grids/pebble-gptq-4-g32" --for vllm
+expect check_for_another 2 'for autoawq: quant_method gptq is not read' "$tamis" check "$scratch/grids/pebble-gptq-4-g32" --for autoawq
+expect check_for_nobody 1 "expected vllm, transformers, gptqmodel or autoawq" "$tamis" check "$scratch/grids/pebble-awq-g128" --for nobody
+expect moves_without_loss 0 '^w4a16:g32 +.* 0\.000e\+00 +0\.00 %' "$tamis" quantize "$scratch/grids/pebble-gptq-4-g32" --to w4a16:g32 -o "$scratch/moved"
+expect run_gptq 0 . "$tamis" run "$scratch/grids/pebble-gptq-4-g32" -p 'The capital' -n 4
 expect quantize_json 0 '"verified": true' "$tamis" quantize models/pebble --to q6_k -o "$scratch/j.gguf" --json
 expect quantize_quiet_prints_nothing 1 '' bash -c "'$tamis' quantize models/pebble --to q6_k -o '$scratch/j.gguf' -q 2>&1 | grep ."
 expect split_files 0 '00001-of-00004' "$tamis" convert models/pebble -o "$scratch/s.gguf" --split-max-tensors 20

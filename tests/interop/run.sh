@@ -6,7 +6,7 @@
 #   TAMIS       the program under test (default: build/release/tamis of this repository)
 #   --scratch   where the peers are put, and found again (default: tamis-peers in $TMPDIR or /tmp)
 #   --only      some of: gguf_reads llama_logits bnb_loads safetensors_reads llama_quantize_same imatrix_same
-#               tokenizer_same tokenize_same hf_back logits_same eval_same chat_same kv_loss
+#               tokenizer_same tokenize_same hf_back logits_same eval_same chat_same kv_loss grid_loads
 #   --setup     put the peers there and stop
 #
 # The first run installs the Python packages of requirements.txt (about 5 GB with torch) and builds llama.cpp's tools from
@@ -19,7 +19,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 scratch=${TMPDIR:-/tmp}/tamis-peers
 tamis=$repository/build/release/tamis
-programs=(gguf_reads llama_quantize_same imatrix_same options_same tokenizer_same tokenize_same llama_logits safetensors_reads hf_back bnb_loads logits_same eval_same chat_same kv_loss)
+programs=(gguf_reads llama_quantize_same imatrix_same options_same tokenizer_same tokenize_same llama_logits safetensors_reads hf_back bnb_loads logits_same eval_same chat_same kv_loss grid_loads)
 setup_only=no
 
 usage() {

@@ -661,6 +661,28 @@ static void bitsandbytes_folders_run_as_if_decoded_first(void **state)
     }
 }
 
+/* Phi-3's fused matrices and DeepSeek's kv_b are taken row by row, Mixtral's experts each for itself. */
+static void folders_on_grids_run_as_if_decoded_first(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"phi3", "mixtral", "deepseek_v2", "llama31"};
+    static const char *const types[] = {"gptq:4:g32:asym", "w4a16:g16", "fp8:block", "w3a16:channel:asym"};
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+        for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+            const char *path = written(folder(models[m]), "on-a-grid", types[i], NULL);
+            int32_t ids[N_IDS];
+            char what[128];
+            for (int k = 0; k < N_IDS; k++) ids[k] = (k * 97 + 31) % 300;
+            snprintf(what, sizeof what, "%s as %s", models[m], types[i]);
+            assert_runs_as(path, written(path, "decoded-grid", "hf:f32", NULL), what);
+            struct outcome got = run(path, ids, N_IDS, (struct way){.n_threads = 2, .bounded = true}),
+                           want = run(path, ids, N_IDS, (struct way){.n_threads = 1, .step = 3});
+            assert_same_logits(&got, &want, what);
+            free_outcome(&got);
+            free_outcome(&want);
+        }
+}
+
 static void every_dtype_of_folders_runs_as_if_decoded_first(void **state)
 {
     (void)state;
@@ -725,6 +747,7 @@ int main(void)
         cmocka_unit_test(every_type_of_gguf_runs_as_if_decoded_first),
         cmocka_unit_test(bitsandbytes_folders_run_as_if_decoded_first),
         cmocka_unit_test(int8_outliers_keep_their_precision),
+        cmocka_unit_test(folders_on_grids_run_as_if_decoded_first),
         cmocka_unit_test(every_dtype_of_folders_runs_as_if_decoded_first),
         cmocka_unit_test(models_that_cannot_run_are_refused_in_one_line),
         cmocka_unit_test(ids_outside_the_vocabulary_are_refused),

@@ -507,6 +507,39 @@ static void verifying_survives_failing_allocations(void **state)
     survives(verify_run, 100);
 }
 
+static tms_status check_reader_run(void)
+{
+    size_t n = 77;
+    tms_status status = tms_check_reader(run_a, "vllm", NULL, NULL, &n, &err);
+    assert_int_equal(n, status == TMS_OK ? 0 : 77);
+    return status;
+}
+
+static void folders_on_grids_survive_failing_allocations(void **state)
+{
+    (void)state;
+    static const char *const ways[][2] = {{"gptq:4:g32:asym:v1", "q4_1"},
+                                          {"awq:g32", "w4a16:g32:asym"},
+                                          {"w3a16:g32", "gptq:3:g32"},
+                                          {"fp8:tensor", NULL},
+                                          {"nvfp4a16", NULL}};
+    const struct tms_quantize_options plain = {.n_types = 0}, pure = {.pure = true, .provenance = true};
+    char folder[1100], name[32];
+    json_spared = true;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        bool gguf = ways[i][1] && ways[i][1][0] == 'q';
+        snprintf(name, sizeof name, "grid-%zu", i);
+        make(golden("arch/qwen2_untied"), scratch(name), ways[i][0], &plain);
+        survives(verify_run, 100);
+        survives(check_reader_run, 20);
+        if (!ways[i][1]) continue;
+        snprintf(folder, sizeof folder, "%s", run_a);
+        snprintf(name, sizeof name, "grid-%zu-moved%s", i, gguf ? ".gguf" : "");
+        make(folder, scratch(name), ways[i][1], gguf ? &pure : &plain);
+        survives(verify_run, 100);
+    }
+}
+
 /* jansson keeps the functions, so that these are not the wrapped names themselves. */
 /* A small layer: Hessian, every method on it, blocks with feedback and flips. */
 static tms_status methods_run(void)
@@ -588,6 +621,7 @@ int main(void)
         cmocka_unit_test(comparing_models_survives_failing_allocations),
         cmocka_unit_test(verifying_survives_failing_allocations),
         cmocka_unit_test(methods_survive_failing_allocations),
+        cmocka_unit_test(folders_on_grids_survive_failing_allocations),
     };
     json_set_alloc_funcs(json_malloc, json_free);
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);

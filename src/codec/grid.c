@@ -1,0 +1,175 @@
+/* See grid.h. */
+#include "codec/grid.h"
+
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/numbers.h"
+
+uint64_t tms_grid_groups(const struct tms_grid *grid)
+{
+    return grid->cols / grid->group + (grid->cols % grid->group != 0);
+}
+
+uint64_t tms_grid_scale_rows(const struct tms_grid *grid)
+{
+    return grid->rows / grid->scale_rows + (grid->rows % grid->scale_rows != 0);
+}
+
+uint8_t tms_grid_middle(const struct tms_grid *grid)
+{
+    return grid->layout == TMS_GRID_BYTES ? 128 : (uint8_t)(1u << (grid->bits - 1));
+}
+
+bool tms_grid_row_major(const struct tms_grid *grid)
+{
+    return grid->layout != TMS_GRID_GPTQ && grid->layout != TMS_GRID_AWQ;
+}
+
+uint64_t tms_grid_code_bytes(const struct tms_grid *grid, uint64_t n_rows)
+{
+    if (grid->layout == TMS_GRID_GPTQ) return grid->cols * grid->bits / 32 * n_rows * 4;
+    if (grid->layout == TMS_GRID_AWQ) return grid->cols * (n_rows / 8) * 4;
+    return n_rows * grid->row_bytes;
+}
+
+uint64_t tms_grid_stream_bytes(uint64_t cols, unsigned bits)
+{
+    return (cols * bits + 31) / 32 * 4;
+}
+
+uint64_t tms_grid_padded_bytes(uint64_t cols, unsigned bits)
+{
+    uint64_t in_word = 32 / bits;
+    return (cols + in_word - 1) / in_word * 4;
+}
+
+void tms_grid_unpack(const struct tms_grid *grid, const uint8_t *stored, uint64_t row, uint64_t n_rows, uint64_t col,
+                     uint64_t n_cols, uint8_t *codes, size_t ld)
+{
+    switch (grid->layout) {
+    case TMS_GRID_GPTQ: tms_gptq_unpack(grid, stored, row, n_rows, col, n_cols, codes, ld); break;
+    case TMS_GRID_AWQ: tms_awq_unpack(grid, stored, row, n_rows, col, n_cols, codes, ld); break;
+    case TMS_GRID_STREAM:
+    case TMS_GRID_PADDED:
+    case TMS_GRID_BYTES: tms_ct_unpack(grid, stored, row, n_rows, col, n_cols, codes, ld); break;
+    }
+}
+
+void tms_grid_pack(const struct tms_grid *grid, const uint8_t *codes, uint64_t row, uint64_t n_rows, uint8_t *stored)
+{
+    switch (grid->layout) {
+    case TMS_GRID_GPTQ: tms_gptq_pack(grid, codes, row, n_rows, stored); break;
+    case TMS_GRID_AWQ: tms_awq_pack(grid, codes, row, n_rows, stored); break;
+    case TMS_GRID_STREAM:
+    case TMS_GRID_PADDED:
+    case TMS_GRID_BYTES: tms_ct_pack(grid, codes, row, n_rows, stored); break;
+    }
+}
+
+/* ---- values ---- */
+
+static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+
+/* Bias 1, steps of 1/8 below 1: the OCP format of MXFP6. */
+static float e2m3(uint8_t code)
+{
+    unsigned exponent = code >> 3 & 3, mantissa = code & 7;
+    float magnitude = exponent ? (float)(8 + mantissa) * (float)(1u << exponent) / 16 : (float)mantissa / 8;
+    return code & 32 ? -magnitude : magnitude;
+}
+
+TMS_INLINE void integers_body(const uint8_t *restrict codes, int zero, float scale, float *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] = (float)((int)codes[i] - zero) * scale;
+}
+TMS_BY_CPU(static, integers, (const uint8_t *codes, int zero, float scale, float *x, size_t n),
+           (codes, zero, scale, x, n))
+
+static void run_of_values(const struct tms_grid *grid, const uint8_t *codes, int zero, float scale, float *x, size_t n)
+{
+    switch (grid->values) {
+    case TMS_GRID_INT: integers(codes, zero, scale, x, n); break;
+    case TMS_GRID_E4M3:
+        tms_e4m3_to_f32_n(codes, x, n);
+        for (size_t i = 0; i < n; i++) x[i] *= scale;
+        break;
+    case TMS_GRID_E2M1:
+        for (size_t i = 0; i < n; i++) x[i] = e2m1[codes[i] & 15] * scale;
+        break;
+    case TMS_GRID_E2M3:
+        for (size_t i = 0; i < n; i++) x[i] = e2m3(codes[i]) * scale;
+        break;
+    }
+}
+
+void tms_grid_apply(const struct tms_grid *grid, const float *scales, const uint8_t *zeros, uint64_t row,
+                    uint64_t n_rows, uint64_t col, uint64_t n_cols, const uint8_t *codes, size_t ld_codes, float *out,
+                    size_t ld)
+{
+    const uint64_t groups = tms_grid_groups(grid);
+    const int middle = tms_grid_middle(grid);
+    for (uint64_t r = 0; r < n_rows; r++) {
+        const float *scale = scales + (row + r) / grid->scale_rows * groups;
+        const uint8_t *zero = zeros ? zeros + (row + r) / grid->scale_rows * groups : NULL;
+        const uint8_t *code = codes + r * ld_codes;
+        float *x = out + r * ld;
+        for (uint64_t c = 0; c < n_cols;) {
+            uint64_t g = (col + c) / grid->group, end = (g + 1) * grid->group - col;
+            if (grid->group_of) {
+                g = grid->group_of[col + c];
+                for (end = c + 1; end < n_cols && grid->group_of[col + end] == g;) end++;
+            }
+            if (end > n_cols) end = n_cols;
+            run_of_values(grid, code + c, zero ? zero[g] : middle, scale[g], x + c, (size_t)(end - c));
+            c = end;
+        }
+    }
+}
+
+void tms_grid_decode(const struct tms_grid *grid, const uint8_t *stored, const float *scales, const uint8_t *zeros,
+                     uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols, float *out, size_t ld)
+{
+    enum { ROWS = 16, COLS = 256 }; /* a tile of codes that stays in the first cache */
+    uint8_t codes[ROWS * COLS];
+    for (uint64_t r = 0; r < n_rows; r += ROWS) {
+        uint64_t some_rows = n_rows - r < ROWS ? n_rows - r : ROWS;
+        for (uint64_t c = 0; c < n_cols; c += COLS) {
+            uint64_t some_cols = n_cols - c < COLS ? n_cols - c : COLS;
+            tms_grid_unpack(grid, stored, row + r, some_rows, col + c, some_cols, codes, COLS);
+            tms_grid_apply(grid, scales, zeros, row + r, some_rows, col + c, some_cols, codes, COLS, out + r * ld + c,
+                           ld);
+        }
+    }
+}
+
+/* ---- bit streams ---- */
+
+static uint32_t word_at(const void *words, size_t i)
+{
+    uint32_t word;
+    memcpy(&word, (const uint8_t *)words + 4 * i, sizeof word);
+    return word;
+}
+
+uint32_t tms_bits_get(const void *words, size_t stride, unsigned bits, uint64_t i)
+{
+    uint64_t bit = i * bits, word = bit / 32;
+    unsigned shift = bit % 32;
+    uint32_t field = word_at(words, word * stride) >> shift;
+    if (shift + bits > 32) field |= word_at(words, (word + 1) * stride) << (32 - shift);
+    return field & ((1u << bits) - 1);
+}
+
+void tms_bits_put(void *words, size_t stride, unsigned bits, uint64_t i, uint32_t field)
+{
+    uint64_t bit = i * bits, word = bit / 32;
+    unsigned shift = bit % 32;
+    uint8_t *at = (uint8_t *)words + 4 * word * stride;
+    uint32_t put = word_at(at, 0) | field << shift;
+    memcpy(at, &put, sizeof put);
+    if (shift + bits <= 32) return;
+    at += 4 * stride;
+    put = word_at(at, 0) | field >> (32 - shift);
+    memcpy(at, &put, sizeof put);
+}
