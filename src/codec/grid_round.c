@@ -234,13 +234,25 @@ static void codes_e4m3(enum tms_type dtype, const float *x, size_t n, float s, u
     }
 }
 
-/* Half to even mantissas; what is negative and becomes zero keeps its sign. */
-static uint8_t e2m1_code(float x)
+/* To half even mantissas; what is negative and becomes zero keeps its sign. Beyond 6 is 6. */
+TMS_INLINE void codes_e2m1(narrow_fn *as, const float *restrict x, size_t n, float divisor, uint8_t *restrict codes)
 {
-    float a = fabsf(x);
-    unsigned code = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) + (a >= 3.5f) + (a > 5);
-    return (uint8_t)(x < 0 ? code | 8 : code);
+    for (size_t i = 0; i < n; i++) {
+        float t = as(x[i] / divisor), a = fabsf(t);
+        int code = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) + (a > 2.5f) + (a >= 3.5f) + (a > 5);
+        codes[i] = (uint8_t)(code | (t < 0) << 3);
+    }
 }
+TMS_INLINE void codes_e2m1_f32_body(const float *x, size_t n, float divisor, uint8_t *codes)
+{
+    codes_e2m1(as_f32, x, n, divisor, codes);
+}
+TMS_BY_CPU(static, codes_e2m1_f32, (const float *x, size_t n, float divisor, uint8_t *codes), (x, n, divisor, codes))
+TMS_INLINE void codes_e2m1_bf16_body(const float *x, size_t n, float divisor, uint8_t *codes)
+{
+    codes_e2m1(as_bf16, x, n, divisor, codes);
+}
+TMS_BY_CPU(static, codes_e2m1_bf16, (const float *x, size_t n, float divisor, uint8_t *codes), (x, n, divisor, codes))
 
 static void round_nvfp4(const struct tms_rounding *r, const float *x, size_t n, float *scale, uint8_t *codes)
 {
@@ -250,7 +262,7 @@ static void round_nvfp4(const struct tms_rounding *r, const float *x, size_t n, 
     if (s == 0) s = 0.125f;
     *scale = s;
     float divisor = s / r->global;
-    for (size_t i = 0; i < n; i++) codes[i] = e2m1_code(clamp(x[i] / divisor, -6, 6));
+    codes_e2m1_f32(x, n, divisor, codes);
 }
 
 /* The exponent is that of the largest weight, and the next one from a mantissa of 1.75 on, less 2: 4 is the largest
@@ -266,7 +278,12 @@ static void round_mxfp4(enum tms_type dtype, const float *x, size_t n, float *sc
     float s = ldexpf(1, exponent);
     if (dtype == TMS_F16 && amax < 0.75f * 0x1p-14f) s = 1;
     *scale = s;
-    for (size_t i = 0; i < n; i++) codes[i] = e2m1_code(clamp(in_dtype(dtype, x[i] / s), -6, 6));
+    if (dtype == TMS_BF16)
+        codes_e2m1_bf16(x, n, s, codes);
+    else if (dtype == TMS_F16)
+        codes_e2m1(as_f16, x, n, s, codes);
+    else
+        codes_e2m1_f32(x, n, s, codes);
 }
 
 float tms_nvfp4_global(float amax, enum tms_type dtype)

@@ -574,9 +574,12 @@ static tms_status measure_job(void *ctx, size_t index, unsigned worker, struct t
     struct scratch *s = &m->r->scratch[worker];
     const struct tms_tensor *t = m->r->works[job->work].tensor;
     tms_status status = tms_source_read(m->r->p->source, t, job->first, job->n, s->raw, s->x, err);
-    float largest = 0;
-    for (uint64_t i = 0; i < job->n && status == TMS_OK; i++) largest = fmaxf(largest, fabsf(s->x[i]));
-    m->largest[index] = largest;
+    uint32_t largest = 0; /* of bits, whose order is that of magnitudes */
+    for (uint64_t i = 0; i < job->n && status == TMS_OK; i++) {
+        uint32_t magnitude = tms_f32_bits(s->x[i]) & 0x7fffffff;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    m->largest[index] = tms_f32_from_bits(largest);
     return status;
 }
 
