@@ -17,7 +17,8 @@ static char *rotating(void)
 const char *golden(const char *name)
 {
     char *path = rotating();
-    snprintf(path, 1024, "%s/golden/%s", TESTS_DIR, name);
+    bool packed = strncmp(name, "ggml/", 5) == 0 || strncmp(name, "hf/", 3) == 0;
+    snprintf(path, 1024, packed ? "%s/%s" : "%s/golden/%s", packed ? UNPACKED_DIR : TESTS_DIR, name);
     return path;
 }
 

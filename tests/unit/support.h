@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 
-/* "tests/golden/NAME" as an absolute path, in one of a few rotating buffers. */
+/* "tests/golden/NAME" as an absolute path, packed or not, in one of a few rotating buffers. */
 const char *golden(const char *name);
 /* The model that the repository carries. */
 const char *pebble(void);
