@@ -11,6 +11,8 @@
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "method/block_feedback.h"
+#include "method/gptq.h"
+#include "target/grid_route.h"
 
 #define DAMP   0.02 /* of the mean of the Hessian's diagonal; 0.005 to 0.1 do nearly as well */
 #define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
@@ -32,6 +34,8 @@ struct run {
     struct tms_tensor *made;                                   /* [n_made] */
     uint8_t **codes;                                           /* [n_made]: rows in the source's order */
     size_t n_made, cap_made, cap_codes;
+    uint8_t *chosen; /* for grids: what grid_route.h reads, of the tensor at work */
+    uint64_t n_chosen;
     bool measures; /* the tap adds up */
     size_t n_feedback, n_unseen, n_other;
     double loss;
@@ -91,6 +95,8 @@ static void drop_layer(struct run *r)
     }
     for (size_t i = 0; i < r->n_made; i++) free(r->codes[i]);
     r->n_made = 0;
+    free(r->chosen);
+    r->chosen = NULL;
 }
 
 /* ---- codes ---- */
@@ -133,9 +139,11 @@ static void turn_rows(const struct tms_turn *turn, const uint8_t *from, uint8_t 
         }
 }
 
-static tms_status save_codes(struct run *r, const struct tms_route *route, const struct tms_tensor *made,
-                             const uint8_t *codes, struct tms_error *err)
+static tms_status save_codes(struct run *r, const struct tms_route *route, struct tms_error *err)
 {
+    const struct tms_tensor *made = &r->made[r->n_made - 1];
+    const uint8_t *codes = r->chosen ? r->chosen : r->codes[r->n_made - 1];
+    const uint64_t bytes = r->chosen ? r->n_chosen : made->bytes;
     struct tms_output *output = NULL;
     char *path = codes_path(r, route);
     uint8_t *turned = NULL;
@@ -145,21 +153,30 @@ static tms_status save_codes(struct run *r, const struct tms_route *route, const
         if (!turned) status = tms_fail_memory(err, made->bytes);
         if (turned) turn_rows(&route->turn, codes, turned, made->rows, (size_t)(made->bytes / made->rows));
     }
-    if (status == TMS_OK) status = tms_output_create(&output, path, made->bytes, err);
-    if (status == TMS_OK) status = tms_output_write(output, turned ? turned : codes, made->bytes, 0, err);
+    if (status == TMS_OK) status = tms_output_create(&output, path, bytes, err);
+    if (status == TMS_OK) status = tms_output_write(output, turned ? turned : codes, bytes, 0, err);
     if (status == TMS_OK)
         status = tms_output_commit(output, err);
     else
         tms_output_discard(output);
     free(turned);
     free(path);
+    free(r->chosen);
+    r->chosen = NULL;
     return status;
 }
 
-/* Room for the codes of a stored tensor, all of its parts. */
+/* Room for the codes of a stored tensor, all of its parts. Of grids the net gets the values, and the file the codes. */
 static tms_status make_room(struct run *r, const struct tms_tensor *tensor, const struct tms_net_matrix *m,
-                            const struct tms_codec *codec, struct tms_error *err)
+                            const struct tms_route *route, struct tms_error *err)
 {
+    const struct tms_codec *codec = route->kind == TMS_ROUTE_GRID ? tms_codec(TMS_F32) : route->codec;
+    if (route->kind == TMS_ROUTE_GRID) {
+        const struct tms_grid *g = &route->grid->grid;
+        r->n_chosen = g->rows * (g->cols + 5 * tms_grid_groups(g));
+        r->chosen = tms_calloc(r->n_chosen, 1);
+        if (!r->chosen) return tms_fail_memory(err, r->n_chosen);
+    }
     if (!tms_grow(&r->codes, &r->cap_codes, r->n_made + 1, sizeof *r->codes))
         return tms_fail_memory(err, (r->n_made + 1) * sizeof *r->codes);
     struct tms_tensor *made = &r->made[r->n_made];
@@ -187,13 +204,65 @@ static struct tms_hessian *hessian_of(const struct run *r, const struct tms_net_
     return all ? all[m->expert >= 0 ? m->expert : 0] : NULL;
 }
 
+static bool is_seen(const struct tms_hessian *hessian, uint64_t cols)
+{
+    return hessian && hessian->n_tokens >= LEAST_TOKENS(cols) && hessian->n == cols;
+}
+
+/* Codes, scales and zero points of a matrix on a grid, into r->chosen, and the values that they stand for. */
+static tms_status choose_codes(struct run *r, const struct tms_net_matrix *m, const float *w,
+                               const struct tms_grid_route *route, float *values, struct tms_error *err)
+{
+    const struct tms_grid *g = &route->grid;
+    const uint64_t groups = tms_grid_groups(g), first = m->first_row;
+    struct tms_hessian *hessian = hessian_of(r, m);
+    uint8_t *codes = r->chosen + first * g->cols,
+            *zeros = r->chosen + g->rows * (g->cols + 4 * groups) + first * groups;
+    float *scales = tms_calloc(m->rows * groups, sizeof *scales);
+    tms_status status = scales ? TMS_OK : tms_fail_memory(err, m->rows * groups * sizeof *scales);
+    if (status == TMS_OK && is_seen(hessian, m->cols)) {
+        const struct tms_gptq_options o = {.affine = {.bits = g->bits, .symmetric = !g->has_zeros, .norm = 2.4F},
+                                           .group = (size_t)g->group,
+                                           .order = TMS_GPTQ_GROUP_AWARE,
+                                           .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
+                                           .damp = DAMP};
+        struct tms_gptq_result result = {0};
+        if (hessian->panel) status = tms_hessian_finish(hessian, r->pool, err);
+        if (status == TMS_OK)
+            status = tms_gptq(&result, w, (size_t)m->cols, (size_t)m->rows, hessian, &o, r->pool, err);
+        if (status == TMS_OK) {
+            memcpy(codes, result.codes, m->rows * m->cols);
+            memcpy(zeros, result.zeros, m->rows * groups);
+            memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
+            r->loss += result.loss;
+            r->n_feedback++;
+        }
+        tms_gptq_free(&result);
+    } else if (status == TMS_OK) {
+        struct tms_grid part = *g;
+        part.rows = m->rows;
+        tms_grid_round(&part, &route->rounding, w, 0, m->rows, scales, g->has_zeros ? zeros : NULL, codes);
+        r->n_unseen++;
+    }
+    if (status == TMS_OK) {
+        struct tms_grid part = *g;
+        part.rows = m->rows;
+        memcpy(r->chosen + g->rows * g->cols + first * groups * sizeof *scales, scales,
+               m->rows * groups * sizeof *scales);
+        tms_grid_apply(&part, scales, g->has_zeros ? zeros : NULL, 0, m->rows, 0, g->cols, codes, (size_t)g->cols,
+                       values, (size_t)g->cols);
+    }
+    free(scales);
+    return status;
+}
+
 static tms_status encode_matrix(struct run *r, const struct tms_net_matrix *m, const float *w,
                                 const struct tms_route *route, uint8_t *codes, struct tms_error *err)
 {
     struct tms_hessian *hessian = hessian_of(r, m);
     struct tms_feedback_factor factor = {0};
     double loss = 0;
-    if (!hessian || hessian->n_tokens < LEAST_TOKENS(m->cols) || hessian->n != m->cols) {
+    if (!is_seen(hessian, m->cols)) {
         uint64_t mats = r->t->outs[route->out].n_dims > 2 && m->expert >= 0 ? (uint64_t)m->expert : 0;
         r->n_unseen++;
         if (route->weights)
@@ -225,22 +294,26 @@ static tms_status encode_layer(struct run *r, uint64_t layer, struct tms_error *
     if (!tms_grow(&r->made, &r->cap_made, n, sizeof *r->made)) return tms_fail_memory(err, n * sizeof *r->made);
     for (size_t at = 0; status == TMS_OK && tms_net_matrix(r->net, layer, &at, &m);) {
         if (m.tensor != tensor) { /* the one before is complete */
-            if (route) status = save_codes(r, route, &r->made[r->n_made - 1], r->codes[r->n_made - 1], err);
+            if (route) status = save_codes(r, route, err);
             tensor = m.tensor;
             route = route_of(r, tensor);
-            if (route && status == TMS_OK) status = make_room(r, tensor, &m, route->codec, err);
+            if (route && status == TMS_OK) status = make_room(r, tensor, &m, route, err);
             if (!route) r->n_other++;
         }
         if (!route || status != TMS_OK) continue;
         float *w = tms_calloc(m.rows, m.cols * sizeof *w);
         if (!w) return tms_fail_memory(err, m.rows * m.cols * sizeof *w);
-        uint8_t *codes = r->codes[r->n_made - 1] + tms_codec_bytes(route->codec, m.first_row * m.cols);
+        const struct tms_codec *codec = tms_codec(r->made[r->n_made - 1].type);
+        uint8_t *codes = r->codes[r->n_made - 1] + tms_codec_bytes(codec, m.first_row * m.cols);
         tms_net_matrix_rows(r->net, layer, at, 0, m.rows, w);
-        status = encode_matrix(r, &m, w, route, codes, err);
+        if (route->kind == TMS_ROUTE_GRID)
+            status = choose_codes(r, &m, w, route->grid, (float *)(void *)codes, err);
+        else
+            status = encode_matrix(r, &m, w, route, codes, err);
         if (status == TMS_OK) tms_net_replace(r->net, layer, at, &r->made[r->n_made - 1], codes);
         free(w);
     }
-    if (route && status == TMS_OK) status = save_codes(r, route, &r->made[r->n_made - 1], r->codes[r->n_made - 1], err);
+    if (route && status == TMS_OK) status = save_codes(r, route, err);
     return status;
 }
 
@@ -271,7 +344,7 @@ static uint64_t bytes_of_layer(const struct run *r)
             if (tms_input_owner(m.linear) == m.linear) hessians += m.cols * m.cols * 4 + m.cols * 2112;
             if (m.rows * m.cols > largest) largest = m.rows * m.cols;
             if (m.cols > width) width = m.cols;
-            codes += m.rows * m.cols; /* no type takes more than a byte and a bit */
+            codes += m.rows * m.cols * (r->t->spec.dialect == TMS_DIALECT_GGUF ? 1 : 6); /* or a byte and a bit */
         }
         uint64_t bytes = hessians + width * width * 8 + largest * 14 + codes;
         if (bytes > most) most = bytes;
@@ -296,7 +369,13 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
     hash = XXH3_64bits_withSeed(s->starts, (s->n + 1) * sizeof *s->starts, hash);
     for (size_t i = 0; i < r->t->n_routes; i++) {
         const struct tms_route *route = &r->t->routes[i];
-        const uint64_t facts[] = {route->source, route->kind, route->codec ? route->codec->id : 0, route->turn.kind};
+        const uint64_t facts[] = {route->source,
+                                  route->kind,
+                                  route->codec ? route->codec->id : 0,
+                                  route->turn.kind,
+                                  route->grid ? route->grid->grid.bits : 0,
+                                  route->grid ? route->grid->grid.group : 0,
+                                  route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
     tms_buf_printf(&b, "gptq %s of %016llx by %016llx\n", r->t->spec.name,
@@ -322,11 +401,15 @@ static tms_status set_made(struct run *r, struct tms_error *err)
         char *path = codes_path(r, &r->t->routes[i]);
         if (!path) return tms_fail_memory(err, 256);
         if (tms_path_exists(path)) {
-            r->t->routes[i].made = tms_arena_strndup(&r->t->arena, path, strlen(path));
-            if (!r->t->routes[i].made) {
+            char *made = tms_arena_strndup(&r->t->arena, path, strlen(path));
+            if (!made) {
                 free(path);
                 return tms_fail_memory(err, 256);
             }
+            if (r->t->routes[i].grid)
+                r->t->routes[i].grid->made = made;
+            else
+                r->t->routes[i].made = made;
         }
         free(path);
     }

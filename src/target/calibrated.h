@@ -1,4 +1,5 @@
-/* Codes that are made before the pipeline runs: GPTQ inside GGUF's block types (method/block_feedback.h).
+/* Codes that are made before the pipeline runs: GPTQ on the grids of integers that folders hold (method/gptq.h), and
+ * inside GGUF's block types (method/block_feedback.h).
  *
  * The model is walked over a text layer by layer, as it will be read: a layer's inputs come from the layers before it
  * in their new codes. All matrices of a layer see the inputs that the layer has before it is rounded itself; then the

@@ -78,6 +78,26 @@ static tms_status move_codes(struct tms_grid_route *route, const struct tms_sour
     return status;
 }
 
+/* What a method chose (calibrated.h). */
+static tms_status read_made(struct tms_grid_route *route, uint64_t row, uint64_t n_rows, uint8_t *codes,
+                            struct tms_error *err)
+{
+    const struct tms_grid *g = &route->grid;
+    const uint64_t groups = tms_grid_groups(g), n = n_rows * groups, behind = g->rows * g->cols;
+    struct tms_file file;
+    tms_status status = tms_file_open(&file, route->made, err);
+    if (status != TMS_OK) return status;
+    status = tms_file_read(&file, codes, n_rows * g->cols, row * g->cols, err);
+    if (status == TMS_OK)
+        status = tms_file_read(&file, route->scale_values + row * groups, n * sizeof(float),
+                               behind + row * groups * sizeof(float), err);
+    if (status == TMS_OK && route->zero_values)
+        status = tms_file_read(&file, route->zero_values + row * groups, n,
+                               behind + g->rows * groups * sizeof(float) + row * groups, err);
+    tms_file_close(&file);
+    return status;
+}
+
 tms_status tms_grid_route_encode(struct tms_grid_route *route, const struct tms_source *source,
                                  const struct tms_tensor *tensor, uint64_t row, uint64_t n_rows, const float *x,
                                  const void *raw, uint8_t *codes, uint8_t *room, const uint8_t **packed, float *back,
@@ -92,6 +112,8 @@ tms_status tms_grid_route_encode(struct tms_grid_route *route, const struct tms_
     if (one) { /* it is known already, and other threads read it */
         float scale;
         tms_grid_round(g, &route->rounding, x, row, n_rows, &scale, NULL, codes);
+    } else if (route->made) {
+        status = read_made(route, row, n_rows, codes, err);
     } else if (route->moves) {
         status = move_codes(route, source, tensor, row, n_rows, raw, codes, err);
     } else {
