@@ -230,7 +230,7 @@ static void configs(void)
         {"hf/hidden-no-multiple", "hidden_size", "33", "inspect", "no multiple of num_attention_heads"},
         {"hf/nan-in-config", "rms_norm_eps", "NaN", "inspect", "not valid JSON"},
         {"hf/architectures-text", "architectures", "\"Qwen2ForCausalLM\"", "inspect", "\"architectures\""},
-        {"hf/quantized-already", "quantization_config", "{\"quant_method\": \"gptq\", \"bits\": 4}", "convert", "gptq"},
+        {"hf/quantized-already", "quantization_config", "{\"quant_method\": \"hqq\", \"bits\": 4}", "convert", "hqq"},
         {"hf/unknown-architecture", "architectures", "[\"MysteryForCausalLM\"]", "convert", "MysteryForCausalLM"},
         {"hf/wrong-ffn", "intermediate_size", "96", "convert", "is not [32, 96]"},
         {"hf/wrong-heads", "num_key_value_heads", "2", "convert", "k_proj.bias"},
