@@ -1,7 +1,8 @@
 /* Any bytes as a tokenizer and a text: refused with one line, or ids that are tokens and go back to whole UTF-8.
  *
  * The first byte chooses: bit 0 whether the file is tokenizer.json or tokenizer.model, bit 1 whether it is the embedded
- * model's instead (then all bytes are text), bits 2 and 3 the options. What follows the first SEPARATOR is the text. */
+ * model's instead (then all bytes are text), bits 2 and 3 the options, bit 4 whether it is a GGUF file. What follows
+ * the first SEPARATOR is the text. */
 #include "fuzz.h"
 
 #include <string.h>
@@ -16,9 +17,9 @@ static char dir[64];
 
 static void remove_dir(void)
 {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model"};
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "x.gguf"};
     char path[128];
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         (void)unlink(path);
     }
@@ -84,10 +85,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     }
     const uint8_t *cut = memmem(bytes, n, SEPARATOR, 4);
     size_t file = cut ? (size_t)(cut - bytes) : n;
-    put(choice & 1 ? "tokenizer.json" : "tokenizer.model", choice & 1 ? "tokenizer.model" : "tokenizer.json", bytes,
-        file);
+    char path[128];
+    snprintf(path, sizeof path, "%s%s", dir, choice & 16 ? "/x.gguf" : "");
+    if (choice & 16)
+        put("x.gguf", "x.gguf", bytes, file);
+    else
+        put(choice & 1 ? "tokenizer.json" : "tokenizer.model", choice & 1 ? "tokenizer.model" : "tokenizer.json", bytes,
+            file);
     static const uint8_t sample[] = "The \xe4\xbd\xa0 a1<s>'s  \xcc\x81\n";
-    if (tms_tokenizer_open_path(&t, dir, &err) == TMS_OK)
+    if (tms_tokenizer_open_path(&t, path, &err) == TMS_OK)
         run(t, cut ? cut + 4 : sample, cut ? n - file - 4 : sizeof sample - 1, choice);
     else
         one_line(&err);

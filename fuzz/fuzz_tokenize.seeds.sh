@@ -9,4 +9,5 @@ for file in "$3"/tokenizers/spm-bpe/tokenizer.model "$3"/arch/*/tokenizer.model;
     out=$1/$(basename "$(dirname "$file")")
     { printf '\000'; cat "$file"; printf '\377\376\375\n'; printf 'Hello <s>  wor\303\251ld 12'; } > "$out-model"
 done
+{ printf '\020'; cat "$3/tokenizers/unigram.gguf"; printf '\377\376\375\nHello <x>  \357\254\201le \342\221\240 2'; } > "$1/unigram-gguf"
 { printf '\002'; head -c 2000 "$3/tokenizers/pebble.jsonl"; } > "$1/text"

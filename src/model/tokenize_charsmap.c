@@ -9,6 +9,8 @@
 
 #include "model/tokenize_parts.h"
 
+#define LONGEST 1024 /* bytes of a text that is replaced; a map may lead in circles */
+
 tms_status tms_tokenize_add_charsmap(struct tms_tokenizer *t, const void *bytes, size_t n, struct tms_error *err)
 {
     const uint8_t *b = bytes;
@@ -36,10 +38,10 @@ static uint32_t unit_offset(uint32_t unit)
 
 void tms_tokenize_map(const struct tms_normalizer_step *step, const uint8_t *text, size_t n, struct tms_buf *out)
 {
-    for (size_t i = 0; i < n;) {
-        size_t best = 0, value = 0;
+    for (size_t i = 0; i < n && out->n <= TMS_MAX_ENCODED / 4;) { /* the caller refuses what is longer */
+        size_t best = 0, at_unit = 0;
         uint32_t place = unit_offset(unit_at(step, 0)), unit;
-        for (size_t end = i; end < n; end++) {
+        for (size_t end = i; end < n && end - i < LONGEST; end++) {
             uint8_t byte = text[end];
             place ^= byte;
             unit = unit_at(step, place);
@@ -47,12 +49,15 @@ void tms_tokenize_map(const struct tms_normalizer_step *step, const uint8_t *tex
             place ^= unit_offset(unit);
             if (unit >> 8 & 1) {
                 best = end + 1 - i;
-                value = unit_at(step, place) & ~(1u << 31);
+                at_unit = place;
             }
         }
-        if (best && value < step->n_to) {
-            const char *mapped = step->to + value;
-            tms_put_lossy(out, (const uint8_t *)mapped, strnlen(mapped, step->n_to - value));
+        size_t begin = unit_at(step, at_unit) & ~(1u << 31);
+        bool there = best && at_unit < step->n_from / 4 && begin < step->n_to;
+        const char *mapped = there ? step->to + begin : NULL,
+                   *nul = there ? memchr(mapped, '\0', step->n_to - begin) : NULL;
+        if (nul) {
+            tms_put_lossy(out, (const uint8_t *)mapped, (size_t)(nul - mapped));
             i += best;
         } else {
             const uint8_t *after = text + i;

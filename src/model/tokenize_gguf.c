@@ -3,7 +3,10 @@
  *
  * A name stands for the expressions of the published tokenizers (pretokenizer.c), with their normal form C where they
  * have it: these are what the model was trained with. llama.cpp's own matching of some of them differs for rare
- * characters, and it never normalizes. */
+ * characters, and it never normalizes.
+ *
+ * Of unigram, one rule is SentencePiece's: only a whole user-defined token keeps its text from the charsmap. llama.cpp
+ * leaves any bytes that one begins with unmapped, even a part of a character. */
 #include <math.h>
 #include <string.h>
 

@@ -234,6 +234,43 @@ def check_sentencepiece(context: Context, table: Table, batch: list[str]) -> Non
         table.add(not problem, f"sentencepiece {name}", len(plain), n_ids, problem)
 
 
+def check_unigram_gguf(context: Context, table: Table, batch: list[str]) -> None:
+    """A unigram model as a GGUF file ("t5"), with its charsmap, against the library sentencepiece."""
+    import gguf
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    prefix, path = context.work / "unigram-gguf", context.work / "unigram.gguf"
+    sentencepiece.SentencePieceTrainer.train(input=str(REPOSITORY / "models/pebble/calib.txt"), model_prefix=str(prefix), vocab_size=1200, minloglevel=3,
+                                             model_type="unigram", user_defined_symbols=["<x>"])
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(prefix.with_suffix(".model").read_bytes())
+    writer = gguf.GGUFWriter(path, "t5")
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list([piece.piece for piece in model.pieces])
+    writer.add_token_scores([piece.score for piece in model.pieces])
+    writer.add_token_types([piece.type for piece in model.pieces])
+    writer.add_add_space_prefix(True)
+    writer.add_remove_extra_whitespaces(True)
+    writer.add_precompiled_charsmap(model.normalizer_spec.precompiled_charsmap)
+    writer.add_unk_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(prefix.with_suffix(".model")))
+    plain = [text.replace("\0", " ").replace("<s>", "").replace("</s>", "").replace("<unk>", "").replace("<x>", "x") for text in batch]
+    problem, n_ids = "", 0
+    try:
+        got = [one["ids"] for one in ask(context, path, [{"text": text} for text in plain], "--no-parse-special")]
+        want = [theirs.encode(text) for text in plain]
+        n_ids = sum(map(len, want))
+        wrong = [i for i in range(len(plain)) if want[i] != got[i]]
+        if wrong:
+            problem = f"{len(wrong)} texts; {ascii(plain[wrong[0]])[:60]}: {got[wrong[0]][:8]}, theirs {want[wrong[0]][:8]}"
+    except Refused as refusal:
+        problem = str(refusal)
+    table.add(not problem, "unigram GGUF", len(plain), n_ids, problem)
+
+
 def main() -> int:
     shared = REPOSITORY.parent / "shared/tokenizers"
     context = start(__doc__, ["pebble"] + [str(shared / name) for name in ("qwen3", "deepseek_v3", "llama3_1") if (shared / name).is_dir()])
@@ -248,6 +285,7 @@ def main() -> int:
     for name, folder in trained(context).items():
         check(context, table, name, folder, some)
     check_sentencepiece(context, table, some)
+    check_unigram_gguf(context, table, some)
     return table.finish("tamis reads texts as the libraries tokenizers and sentencepiece do")
 
 

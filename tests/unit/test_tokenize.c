@@ -662,6 +662,134 @@ static void gguf_with_arrays_that_do_not_fit_is_refused(void **state)
     }
 }
 
+/* The golden unigram vocabulary with other keys: an array of bytes for the charsmap, and flags. */
+static tms_status open_unigram(struct tms_tokenizer **out, enum tms_kv_type type, const void *map, size_t n, int first,
+                               int join, struct tms_error *err)
+{
+    struct tms_gguf *gguf = NULL;
+    struct tms_kvs kvs = {0};
+    struct tms_buf header = {0};
+    uint64_t size;
+    const char *path = scratch("unigram.gguf");
+    assert_ok(tms_gguf_open(&gguf, golden("tokenizers/unigram.gguf"), err), *err);
+    tms_kvs_copy(&kvs, &gguf->kvs);
+    tms_kvs_remove(&kvs, "tokenizer.ggml.precompiled_charsmap");
+    if (map) tms_kvs_set_array(&kvs, "tokenizer.ggml.precompiled_charsmap", type, n, map, n);
+    tms_kvs_remove(&kvs, "tokenizer.ggml.add_space_prefix");
+    tms_kvs_remove(&kvs, "tokenizer.ggml.remove_extra_whitespaces");
+    if (first >= 0) tms_kvs_set_bool(&kvs, "tokenizer.ggml.add_space_prefix", first);
+    if (join >= 0) tms_kvs_set_bool(&kvs, "tokenizer.ggml.remove_extra_whitespaces", join);
+    assert_ok(tms_gguf_layout(&kvs, NULL, 0, &header, &size, err), *err);
+    write_whole(path, header.data, header.n);
+    tms_buf_free(&header);
+    tms_kvs_free(&kvs);
+    tms_gguf_close(gguf);
+    return tms_tokenizer_open_path(out, path, err);
+}
+
+static void unigram_gguf_reads_as_llama_cpp_does(void **state)
+{
+    (void)state;
+    struct tms_tokenizer *t = open_one(golden("tokenizers/unigram.gguf"));
+    char *text = read_text(golden("tokenizers/unigram-gguf.jsonl"));
+    assert_int_equal(compare_lines(t, text, false, (struct tms_tokenize_options){.special = true}), 71);
+    free(text);
+    assert_int_equal(tms_tokenizer_eos(t), 1);
+    assert_true(tms_tokenizer_add_eos(t)); /* no key says so */
+    assert_false(tms_tokenizer_add_bos(t));
+    tms_tokenizer_close(t);
+}
+
+/* 5 is the block alone, 28 a with its block, 50 b: what llama.cpp reads of "  a  b  " and of "  ". */
+static void unigram_gguf_joins_spaces_and_puts_one_first_as_its_keys_say(void **state)
+{
+    (void)state;
+    static const struct {
+        int first, join, n, ids[8], n_spaces;
+    } cases[] = {
+        {1, 1, 3, {28, 5, 50}, 0},  {1, 0, 8, {5, 5, 28, 5, 5, 50, 5, 5}, 2}, {1, -1, 8, {5, 5, 28, 5, 5, 50, 5, 5}, 2},
+        {0, 1, 3, {28, 5, 50}, 0},  {0, 0, 7, {5, 28, 5, 5, 50, 5, 5}, 2},    {0, -1, 7, {5, 28, 5, 5, 50, 5, 5}, 2},
+        {-1, 1, 3, {28, 5, 50}, 0}, {-1, -1, 7, {5, 28, 5, 5, 50, 5, 5}, 2},
+    };
+    struct ids ids = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tms_tokenizer *t = NULL;
+        struct tms_error err;
+        assert_ok(open_unigram(&t, TMS_KV_U8, NULL, 0, cases[i].first, cases[i].join, &err), err);
+        encode(t, "  a  b  ", 8, plain, &ids);
+        assert_int_equal(ids.n, cases[i].n);
+        assert_memory_equal(ids.ids, cases[i].ids, ids.n * sizeof *ids.ids);
+        encode(t, "  ", 2, plain, &ids);
+        assert_int_equal(ids.n, cases[i].n_spaces);
+        tms_tokenizer_close(t);
+    }
+    free(ids.ids);
+}
+
+static void charsmap_that_is_damaged_is_refused_or_maps_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t bytes[16];
+        size_t n;
+        enum tms_kv_type type;
+        const char *message; /* NULL: it opens */
+    } cases[] = {
+        {{1, 0}, 2, TMS_KV_U8, "its precompiled_charsmap is damaged"},
+        {{0, 0, 0, 0, 'x', 0}, 6, TMS_KV_U8, "its precompiled_charsmap is damaged"},
+        {{8, 0, 0, 0, 1, 2, 3, 4}, 8, TMS_KV_U8, "its precompiled_charsmap is damaged"},
+        {{3, 0, 0, 0, 1, 2, 3, 4}, 8, TMS_KV_I8, "its precompiled_charsmap is damaged"},
+        {{255, 255, 255, 255, 1, 2, 3, 4}, 8, TMS_KV_U8, "its precompiled_charsmap is damaged"},
+        {{1}, 1, TMS_KV_BOOL, "'tokenizer.ggml.precompiled_charsmap' is no list of bytes"},
+        /* Units whose children lie far beyond the map; one leaf whose text is beyond the texts, or has no end. */
+        {{4, 0, 0, 0, 255, 255, 255, 127, 'x'}, 9, TMS_KV_U8, NULL},
+        {{8, 0, 0, 0, 0, 0x80, 1, 0, 'a', 1, 0, 0x7f, 'x'}, 13, TMS_KV_U8, NULL},
+        {{4, 0, 0, 0, 0, 0, 0, 0}, 8, TMS_KV_I8, NULL},
+    };
+    struct ids ids = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tms_tokenizer *t = NULL;
+        struct tms_error err = {""};
+        tms_status status = open_unigram(&t, cases[i].type, cases[i].bytes, cases[i].n, 1, 1, &err);
+        assert_int_equal(status, cases[i].message ? TMS_EINPUT : TMS_OK);
+        if (cases[i].message && !strstr(err.message, cases[i].message))
+            fail_msg("\"%s\", want \"%s\"", err.message, cases[i].message);
+        if (t) {
+            encode(t, "a", 1, plain, &ids);
+            assert_int_equal(ids.n, 1);
+            assert_int_equal(ids.ids[0], 28);
+        }
+        tms_tokenizer_close(t);
+    }
+    free(ids.ids);
+}
+
+/* Unit 98 is the child of the root behind 'b', a leaf; unit 97 tells where its text is. */
+static void charsmap_replaces_only_by_texts_that_it_holds(void **state)
+{
+    (void)state;
+    enum { UNITS = 99 };
+    uint8_t map[4 + 4 * UNITS + 3] = {[0] = 4 * UNITS & 0xff, [1] = 4 * UNITS >> 8};
+    static const struct {
+        uint32_t begin;
+        int32_t n, id; /* 28: a with its block; 5: the block before b */
+    } cases[] = {{0, 1, 28}, {1, 0, 0}, {2, 2, 5}, {3, 2, 5}, {0x7fffffff, 2, 5}};
+    struct ids ids = {0};
+    memcpy(map + 4 + 4 * 98, (uint8_t[]){'b', 1 | 3 << 2, 0, 0}, 4); /* its offset is 3: 98 ^ 3 = 97 */
+    memcpy(map + 4 + 4 * UNITS, "a\0x", 3);                          /* "a", "", and x without an end */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tms_tokenizer *t = NULL;
+        struct tms_error err;
+        for (int b = 0; b < 4; b++) map[4 + 4 * 97 + b] = (uint8_t)(cases[i].begin >> 8 * b);
+        assert_ok(open_unigram(&t, TMS_KV_U8, map, sizeof map, 1, 1, &err), err);
+        encode(t, "b", 1, plain, &ids);
+        assert_int_equal(ids.n, cases[i].n);
+        if (ids.n) assert_int_equal(ids.ids[0], cases[i].id);
+        tms_tokenizer_close(t);
+    }
+    free(ids.ids);
+}
+
 int main(void)
 {
     static char small[][16] = {"bpe-legacy", "bpe-first-cut", "unigram", "spm-bpe", "spm-unigram"};
@@ -694,6 +822,10 @@ int main(void)
         cmocka_unit_test(tokenizers_that_contradict_themselves_are_refused),
         cmocka_unit_test(folders_without_a_tokenizer_are_refused),
         cmocka_unit_test(gguf_with_arrays_that_do_not_fit_is_refused),
+        cmocka_unit_test(unigram_gguf_reads_as_llama_cpp_does),
+        cmocka_unit_test(unigram_gguf_joins_spaces_and_puts_one_first_as_its_keys_say),
+        cmocka_unit_test(charsmap_that_is_damaged_is_refused_or_maps_nothing),
+        cmocka_unit_test(charsmap_replaces_only_by_texts_that_it_holds),
     };
     int failed = _cmocka_run_group_tests("tokenizers", named, n, NULL, NULL);
     return failed + cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
