@@ -139,7 +139,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"allow-requantize", 0, OPTION_FLAG, &o->allow_requantize, NULL,
          "also change tensors that are quantized already (loses more)"},
         {"method", 0, OPTION_TEXT, &o->method, "NAME",
-         "how codes are found: rtn (default), search (by --imatrix), gptq (GGUF types, error feedback over --data)"},
+         "how codes are found: rtn (default), search (by --imatrix), gptq (error feedback over --data)"},
         {"data", 0, OPTION_TEXT, &o->data, "TEXT", "gptq: a text, or FILE.jsonl with one {\"text\": …} a line"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N", "gptq: at most so many sequences of the text (default: all)"},
         {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "gptq: tokens of a sequence (default: 512)"},

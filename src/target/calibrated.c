@@ -111,9 +111,10 @@ static struct tms_route *route_of(const struct run *r, const struct tms_tensor *
         bool rows_only = route->turn.kind == TMS_TURN_NONE || route->turn.kind == TMS_TURN_NEIGHBOURS ||
                          route->turn.kind == TMS_TURN_HALVES;
         if (route->source != index) continue;
-        if (found || route->kind != TMS_ROUTE_CODEC || route->moves || !rows_only || route->n_parts > 1 ||
-            !tms_block_feedback_knows(route->codec->id))
-            return NULL;
+        bool blocks = route->kind == TMS_ROUTE_CODEC && !route->moves && tms_block_feedback_knows(route->codec->id);
+        bool grid = route->kind == TMS_ROUTE_GRID && route->turn.kind == TMS_TURN_NONE && !route->grid->moves &&
+                    route->grid->grid.values == TMS_GRID_INT && route->grid->grid.scale_rows == 1;
+        if (found || !rows_only || route->n_parts > 1 || !(blocks || grid)) return NULL;
         found = route;
     }
     return found;
@@ -221,11 +222,12 @@ static tms_status choose_codes(struct run *r, const struct tms_net_matrix *m, co
     float *scales = tms_calloc(m->rows * groups, sizeof *scales);
     tms_status status = scales ? TMS_OK : tms_fail_memory(err, m->rows * groups * sizeof *scales);
     if (status == TMS_OK && is_seen(hessian, m->cols)) {
-        const struct tms_gptq_options o = {.affine = {.bits = g->bits, .symmetric = !g->has_zeros, .norm = 2.4F},
-                                           .group = (size_t)g->group,
-                                           .order = TMS_GPTQ_GROUP_AWARE,
-                                           .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
-                                           .damp = DAMP};
+        const struct tms_gptq_options o = {
+            .affine = {.bits = g->bits, .symmetric = route->rounding.symmetric, .norm = 2.4F},
+            .group = (size_t)g->group,
+            .order = TMS_GPTQ_GROUP_AWARE,
+            .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
+            .damp = DAMP};
         struct tms_gptq_result result = {0};
         if (hessian->panel) status = tms_hessian_finish(hessian, r->pool, err);
         if (status == TMS_OK)

@@ -332,6 +332,30 @@ static void feedback_loses_less_than_rounding(void **state)
     }
 }
 
+/* Folders for GPTQ, AWQ and compressed-tensors readers, by GPTQ over a text. */
+static void grids_lose_less_with_feedback_and_the_same_for_all_threads(void **state)
+{
+    (void)state;
+    const char *const types[] = {"gptq:4:g128", "awq", "w4a16:asym", "w8a8"};
+    struct tms_quantize_options gptq = {
+        .method = "gptq", .data = calib_text(40000), .sample_length = 256, .force = true};
+    for (size_t i = 0; i < 4; i++) {
+        char one[1100], three[1100];
+        const struct tms_quantize_options plain = {.force = true};
+        quantize(pebble(), types[i], scratch("rtn"), &plain);
+        gptq.n_threads = 1;
+        quantize(pebble(), types[i], scratch("one"), &gptq);
+        gptq.n_threads = 3;
+        quantize(pebble(), types[i], scratch("three"), &gptq);
+        snprintf(one, sizeof one, "%s/model.safetensors", scratch("one"));
+        snprintf(three, sizeof three, "%s/model.safetensors", scratch("three"));
+        assert_same_files(one, three);
+        double rounded = divergence(scratch("rtn"), pebble()), fed = divergence(scratch("one"), pebble());
+        print_message("%s: KL divergence %.5f, %.5f without feedback\n", types[i], fed, rounded);
+        if (!(fed < 0.8 * rounded)) fail_msg("%s: %g is not much less than %g", types[i], fed, rounded);
+    }
+}
+
 static void fed_files_are_the_same_for_all_threads(void **state)
 {
     (void)state;
@@ -365,7 +389,8 @@ static void methods_that_cannot_be_are_refused(void **state)
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "gptq"}, "--data");
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "search"}, "--imatrix");
     feedback_refuses("q4_0", (struct tms_quantize_options){.data = calib_text(100)}, "method gptq");
-    feedback_refuses("nf4", (struct tms_quantize_options){.method = "gptq", .data = calib_text(5000)}, "is for GGUF types");
+    feedback_refuses("nf4", (struct tms_quantize_options){.method = "gptq", .data = calib_text(5000)},
+                     "is for GGUF types");
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "gptq", .data = calib_text(100)}, "too few");
 }
 
@@ -382,6 +407,7 @@ int main(void)
         cmocka_unit_test(lines_of_json_are_sequences),
         cmocka_unit_test(damaged_statistics_are_refused),
         cmocka_unit_test(feedback_loses_less_than_rounding),
+        cmocka_unit_test(grids_lose_less_with_feedback_and_the_same_for_all_threads),
         cmocka_unit_test(fed_files_are_the_same_for_all_threads),
         cmocka_unit_test(methods_that_cannot_be_are_refused),
     };

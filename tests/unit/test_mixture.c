@@ -123,7 +123,7 @@ static void specs_have_one_canonical_spelling(void **state)
         assert_string_equal(spec.name, pairs[i][1]);
     }
     static const char *const bad[] = {
-        "", "nf4:", "nf4:b65", "nf4:b64x", "nf4:dq2", "int8:dq", "q4_k_m:dq", "gptq", "nf4:b99999999999999999999"};
+        "", "nf4:", "nf4:b65", "nf4:b64x", "nf4:dq2", "int8:dq", "q4_k_m:dq", "gptqq", "nf4:b99999999999999999999"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(tms_spec_parse(&spec, bad[i], &err), TMS_EUSAGE);
 }
