@@ -738,8 +738,8 @@ struct tms_calibrate_result {
 };
 
 /* Runs a model over a text, layer by layer, and writes what the inputs of its linear layers look like to `path`, a
- * safetensors file (man page, STATISTICS). Hidden states wait in the folder PATH.work, where a killed run goes on; it is
- * removed at the end. Freed with tms_calibrate_free. */
+ * safetensors file (man page, STATISTICS). Hidden states wait in the folder PATH.work, where a killed run goes on; it
+ * is removed at the end. Freed with tms_calibrate_free. */
 tms_status tms_calibrate(const char *model, const char *path, const struct tms_calibrate_options *options,
                          struct tms_calibrate_result *result, struct tms_error *err);
 void tms_calibrate_free(struct tms_calibrate_result *result);

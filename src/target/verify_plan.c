@@ -95,10 +95,11 @@ static tms_status complete_recipe(struct tms_verifying *v, struct tms_error *err
     const struct tms_kvs *kvs = &v->file->gguf->kvs;
     const char *imatrix = tms_kv_as_string(tms_kvs_find(kvs, "quantize.imatrix.file"));
     if (v->recipe.method && strcmp(v->recipe.method, "gptq") == 0)
-        return tms_fail(err, TMS_EUSAGE,
-                        "%s: was made with method gptq over a text; verify cannot rebuild such files, `tamis eval --base` "
-                        "measures them",
-                        v->file->path);
+        return tms_fail(
+            err, TMS_EUSAGE,
+            "%s: was made with method gptq over a text; verify cannot rebuild such files, `tamis eval --base` "
+            "measures them",
+            v->file->path);
     if (!v->recipe.model_name) v->recipe.model_name = tms_kv_as_string(tms_kvs_find(kvs, "general.name"));
     if (imatrix && !v->recipe.imatrix)
         return tms_fail(err, TMS_EUSAGE, "%s: was made with importance weights (%s); give them with --imatrix FILE",
