@@ -311,7 +311,7 @@ struct tms_verify_options {
 };
 
 struct tms_verify_result {
-    char type[32]; /* what was rebuilt: "Q4_K_M", "nf4:dq" */
+    char type[64]; /* what was rebuilt: "Q4_K_M", "nf4:dq" */
     size_t n_findings;
     size_t n_tensors, n_differing; /* stored tensors, scales included */
     size_t n_other_types; /* tensors whose types are not those of the file type's rules; rebuilt with the file's own */

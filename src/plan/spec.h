@@ -38,7 +38,7 @@ struct tms_spec {
     bool double_quant;                 /* BNB4 */
     enum tms_type float_type;          /* HF: of every tensor of floats */
     struct tms_grid_spec grid;         /* GRID */
-    char name[32];                     /* canonical spelling: "Q4_K_M", "nf4:b128:dq" */
+    char name[64];                     /* canonical spelling: "Q4_K_M", "nf4:b128:dq" */
 };
 
 /* "gptq…", "awq…", "wNa16…", "w8a8", "fp8…", "nvfp4a16", "mxfp4a16"; *known is false if `base` (before the first ':')

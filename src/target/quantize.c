@@ -36,9 +36,9 @@ struct order {
 /* "DIR/NAME-q4_k_m.gguf" or "DIR/NAME-nf4-dq": the model's name, the type in the spelling of --to. */
 static char *numbered_path(const char *dir, const char *model, const struct tms_spec *spec)
 {
-    char name[512], type[40];
+    char name[512], type[sizeof spec->name];
     char *real = realpath(model, NULL);
-    snprintf(name, sizeof name - 64, "%s", tms_path_base(real ? real : model));
+    snprintf(name, sizeof name - 96, "%s", tms_path_base(real ? real : model));
     free(real);
     char *ending = strrchr(name, '.');
     if (ending && strcasecmp(ending, ".gguf") == 0) {

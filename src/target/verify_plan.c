@@ -263,7 +263,7 @@ static tms_status choose_plan(struct tms_verifying *v, const struct tms_spec *sp
 tms_status tms_verify_plan(struct tms_verifying *v, struct tms_error *err)
 {
     struct tms_spec spec;
-    char type[32];
+    char type[64];
     const char *told = NULL;
     const struct tms_quantize_options *asked = &v->options->recipe;
     tms_status status = TMS_OK;
