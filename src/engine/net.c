@@ -442,14 +442,14 @@ bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struc
     return true;
 }
 
-void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out)
+void tms_net_matrix_values(const struct tms_net *net, uint64_t layer, size_t at, float *out)
 {
     const struct tms_weight *w = weight_at(net, &net->layers[layer], at - 1);
     float piece[TMS_DOT_PIECE + 16];
-    for (uint64_t r = 0; r < n; r++)
+    for (uint64_t r = 0; r < w->rows; r++)
         for (uint64_t col = 0; col < w->cols; col += TMS_DOT_PIECE) {
             uint64_t n_cols = w->cols - col < TMS_DOT_PIECE ? w->cols - col : TMS_DOT_PIECE;
-            tms_weight_tile(w, first + r, 1, col, n_cols, piece, TMS_DOT_PIECE);
+            tms_weight_tile(w, r, 1, col, n_cols, piece, TMS_DOT_PIECE);
             memcpy(out + r * w->cols + col, piece, n_cols * sizeof *out);
         }
 }

@@ -127,8 +127,8 @@ struct tms_net_matrix {
 /* Matrix *at of a layer, those of one tensor after each other; *at becomes that of the next one. Begin with 0; false
  * when there are no more. */
 bool tms_net_matrix(const struct tms_net *net, uint64_t layer, size_t *at, struct tms_net_matrix *out);
-/* Decodes rows [first, first + n) of matrix `at` (as it came from tms_net_matrix) of a held layer to out [n][cols]. */
-void tms_net_matrix_rows(const struct tms_net *net, uint64_t layer, size_t at, uint64_t first, uint64_t n, float *out);
+/* Decodes matrix `at` (as it came from tms_net_matrix) of a held layer to out [rows][cols]. */
+void tms_net_matrix_values(const struct tms_net *net, uint64_t layer, size_t at, float *out);
 /* From now on, until it is dropped, a held layer computes with `rows`, stored as `made` says (a plain type), instead of
  * matrix `at`. Both are borrowed. */
 void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made,

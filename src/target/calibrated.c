@@ -31,14 +31,17 @@ struct run {
     char *work;
     /* of the layer at work */
     struct tms_hessian **hessians[TMS_LINEAR_EXPERT_DOWN + 1]; /* [experts] or [1], of inputs' owners */
-    struct tms_tensor *made;                                   /* [n_made] */
-    uint8_t **codes;                                           /* [n_made]: rows in the source's order */
+    /* what the last matrix used of its Hessian: those of one input, which follow one another, share it */
+    const struct tms_hessian *prepared_of;
+    struct tms_feedback_factor factor; /* for blocks */
+    struct tms_gptq_prepared prepared; /* for grids */
+    struct tms_tensor *made;           /* [n_made] */
+    uint8_t **codes;                   /* [n_made]: rows in the source's order */
     size_t n_made, cap_made, cap_codes;
     uint8_t *chosen; /* for grids: what grid_route.h reads, of the tensor at work */
     uint64_t n_chosen;
     bool measures; /* the tap adds up */
-    size_t n_feedback, n_unseen, n_other;
-    double loss;
+    size_t n_feedback, n_unseen;
 };
 
 /* ---- options ---- */
@@ -85,8 +88,16 @@ static tms_status add_inputs(void *ctx, const struct tms_tap *tap, struct tms_er
     return status == TMS_OK ? tms_hessian_add((*all)[part], tap->x, tap->stride, tap->n, r->pool, err) : status;
 }
 
+static void drop_prepared(struct run *r)
+{
+    tms_feedback_factor_free(&r->factor);
+    tms_gptq_prepared_free(&r->prepared);
+    r->prepared_of = NULL;
+}
+
 static void drop_layer(struct run *r)
 {
+    drop_prepared(r);
     for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
         size_t n = i >= TMS_LINEAR_EXPERT_GATE ? (size_t)r->info.n_experts : 1;
         for (size_t k = 0; r->hessians[i] && k < n; k++) tms_hessian_free(r->hessians[i][k]);
@@ -210,6 +221,21 @@ static bool is_seen(const struct tms_hessian *hessian, uint64_t cols)
     return hessian && hessian->n_tokens >= LEAST_TOKENS(cols) && hessian->n == cols;
 }
 
+/* What error feedback needs of a Hessian: r->prepared with options of a grid, else r->factor. All matrices of a target
+ * have the same options but for the grid's size in columns, which goes with the Hessian. */
+static tms_status prepare(struct run *r, struct tms_hessian *hessian, const struct tms_gptq_options *grid,
+                          struct tms_error *err)
+{
+    if (r->prepared_of == hessian) return TMS_OK;
+    drop_prepared(r);
+    tms_status status = hessian->panel ? tms_hessian_finish(hessian, r->pool, err) : TMS_OK;
+    if (status == TMS_OK)
+        status = grid ? tms_gptq_prepare(&r->prepared, hessian, grid, r->pool, err)
+                      : tms_feedback_factor_create(&r->factor, hessian, DAMP, r->pool, err);
+    if (status == TMS_OK) r->prepared_of = hessian;
+    return status;
+}
+
 /* Codes, scales and zero points of a matrix on a grid, into r->chosen, and the values that they stand for. */
 static tms_status choose_codes(struct run *r, const struct tms_net_matrix *m, const float *w,
                                const struct tms_grid_route *route, float *values, struct tms_error *err)
@@ -229,14 +255,13 @@ static tms_status choose_codes(struct run *r, const struct tms_net_matrix *m, co
             .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
             .damp = DAMP};
         struct tms_gptq_result result = {0};
-        if (hessian->panel) status = tms_hessian_finish(hessian, r->pool, err);
+        status = prepare(r, hessian, &o, err);
         if (status == TMS_OK)
-            status = tms_gptq(&result, w, (size_t)m->cols, (size_t)m->rows, hessian, &o, r->pool, err);
+            status = tms_gptq_with(&result, w, (size_t)m->cols, (size_t)m->rows, &r->prepared, r->pool, err);
         if (status == TMS_OK) {
             memcpy(codes, result.codes, m->rows * m->cols);
             memcpy(zeros, result.zeros, m->rows * groups);
             memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
-            r->loss += result.loss;
             r->n_feedback++;
         }
         tms_gptq_free(&result);
@@ -262,8 +287,6 @@ static tms_status encode_matrix(struct run *r, const struct tms_net_matrix *m, c
                                 const struct tms_route *route, uint8_t *codes, struct tms_error *err)
 {
     struct tms_hessian *hessian = hessian_of(r, m);
-    struct tms_feedback_factor factor = {0};
-    double loss = 0;
     if (!is_seen(hessian, m->cols)) {
         uint64_t mats = r->t->outs[route->out].n_dims > 2 && m->expert >= 0 ? (uint64_t)m->expert : 0;
         r->n_unseen++;
@@ -273,13 +296,10 @@ static tms_status encode_matrix(struct run *r, const struct tms_net_matrix *m, c
             route->codec->encode(w, codes, m->rows * m->cols);
         return TMS_OK;
     }
-    tms_status status = hessian->panel ? tms_hessian_finish(hessian, r->pool, err) : TMS_OK;
-    if (status == TMS_OK) status = tms_feedback_factor_create(&factor, hessian, DAMP, r->pool, err);
     const struct tms_block_feedback_options o = {.n_sweeps = SWEEPS, .hessian = hessian};
+    tms_status status = prepare(r, hessian, NULL, err);
     if (status == TMS_OK)
-        status = tms_block_feedback(codes, route->codec->id, w, (size_t)m->rows, &factor, &o, &loss, r->pool, err);
-    tms_feedback_factor_free(&factor);
-    r->loss += loss;
+        status = tms_block_feedback(codes, route->codec->id, w, (size_t)m->rows, &r->factor, &o, NULL, r->pool, err);
     r->n_feedback++;
     return status;
 }
@@ -300,14 +320,13 @@ static tms_status encode_layer(struct run *r, uint64_t layer, struct tms_error *
             tensor = m.tensor;
             route = route_of(r, tensor);
             if (route && status == TMS_OK) status = make_room(r, tensor, &m, route, err);
-            if (!route) r->n_other++;
         }
         if (!route || status != TMS_OK) continue;
         float *w = tms_calloc(m.rows, m.cols * sizeof *w);
         if (!w) return tms_fail_memory(err, m.rows * m.cols * sizeof *w);
         const struct tms_codec *codec = tms_codec(r->made[r->n_made - 1].type);
         uint8_t *codes = r->codes[r->n_made - 1] + tms_codec_bytes(codec, m.first_row * m.cols);
-        tms_net_matrix_rows(r->net, layer, at, 0, m.rows, w);
+        tms_net_matrix_values(r->net, layer, at, w);
         if (route->kind == TMS_ROUTE_GRID)
             status = choose_codes(r, &m, w, route->grid, (float *)(void *)codes, err);
         else
