@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "line.h"
@@ -41,21 +40,12 @@ static int parse(const struct command *self, struct talk *t, int argc, char **ar
          "write the conversation like this (default: as the model's own template)"},
         {"n-predict", 'n', OPTION_LIMIT, &t->g.max_tokens, "N",
          "tokens of an answer at most (default -1: until the model ends it)"},
-        {"temp", 0, OPTION_REAL, &s->temperature, "X", "temperature (default 0.8); 0: always the most probable token"},
-        {"top-k", 0, OPTION_COUNT, &s->top_k, "K", "choose among the K most probable (default 40); 0: all"},
-        {"top-p", 0, OPTION_REAL, &s->top_p, "P", "among the fewest that have probability P (default 0.95); 1: all"},
-        {"min-p", 0, OPTION_REAL, &s->min_p, "P", "with at least P times the best one's (default 0.05); 0: all"},
-        {"repeat-penalty", 0, OPTION_REAL, &s->repeat_penalty, "X", "against tokens that came lately (default 1: off)"},
-        {"repeat-last-n", 0, OPTION_LIMIT, &s->repeat_last_n, "N", "which are the last N (default 64); -1: all"},
+        SAMPLING_ROWS(s),
         {"seed", 0, OPTION_LIMIT, &t->seed, "N", "the same seed gives the same answers (default -1: by chance)"},
         {"stop", 0, OPTION_LIST, &t->stops, "TEXT", "end answers before this text (may be given several times)"},
         {"ctx", 'c', OPTION_COUNT, &t->session_options.context, "N",
          "positions at most (default: as the model was made)"},
-        {"kv", 0, OPTION_TEXT, &t->session_options.kv, "TYPE",
-         "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},
-        {"kv-keep-first", 0, OPTION_COUNT, &t->session_options.kv_keep_first, "N",
-         "quantized caches: the first N tokens stay at 16 bits"},
-        {"kv-keep-last", 0, OPTION_COUNT, &t->session_options.kv_keep_last, "N", "… and the newest N"},
+        CACHE_ROWS(&t->session_options),
         {"exact", 0, OPTION_FLAG, &t->exact, NULL,
          "activations in f32; else those that meet quantized weights are rounded to 8 bits"},
         {"llm-int8", 0, OPTION_FLAG, &t->session_options.llm_int8, NULL, "bitsandbytes int8 as LLM.int8 computes it"},
@@ -281,12 +271,7 @@ static void prepare(struct talk *t)
     t->session_options.warning_ctx = &t->common;
     t->g.stops = t->stops.items;
     t->g.n_stops = t->stops.n;
-    t->g.sampling.seed = t->seed;
-    if (t->seed == UINT64_MAX) {
-        uint32_t seed = (uint32_t)getpid();
-        if (getrandom(&seed, sizeof seed, 0) < 0) seed *= 2654435761u;
-        t->g.sampling.seed = seed;
-    }
+    t->g.sampling.seed = seed_or_chance(t->seed);
     signal(SIGTERM, SIG_DFL); /* nothing to tidy up; libedit puts the terminal back before */
     signal(SIGHUP, SIG_DFL);
 }

@@ -98,6 +98,28 @@ void recipe_option_rows(struct option *rows, struct recipe_options *r, struct tm
 /* After parsing: adds the words of --tensor-type-file and hands everything over. -1 to go on, or an exit code. */
 int finish_recipe_options(const struct command *command, struct recipe_options *r, struct tms_quantize_options *o);
 
+/* Rows of options that run and chat share. o: struct tms_sampling *; struct tms_session_options *. */
+#define SAMPLING_ROWS(o)                                                                                                \
+    {"temp", 0, OPTION_REAL, &(o)->temperature, "X", "temperature (default 0.8); 0: always the most probable token"},   \
+        {"top-k", 0, OPTION_COUNT, &(o)->top_k, "K", "choose among the K most probable (default 40); 0: all"},          \
+        {"top-p", 0, OPTION_REAL, &(o)->top_p, "P", "among the fewest that have probability P (default 0.95); 1: all"}, \
+        {"min-p", 0, OPTION_REAL, &(o)->min_p, "P", "with at least P times the best one's (default 0.05); 0: all"},     \
+        {"repeat-penalty",     0,   OPTION_REAL,                                                                        \
+         &(o)->repeat_penalty, "X", "against tokens that came lately (default 1: off)"},                                \
+    {                                                                                                                   \
+        "repeat-last-n", 0, OPTION_LIMIT, &(o)->repeat_last_n, "N", "which are the last N (default 64); -1: all"        \
+    }
+#define CACHE_ROWS(o)                                                                                                  \
+    {"kv",     0,      OPTION_TEXT,                                                                                    \
+     &(o)->kv, "TYPE", "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},                    \
+        {"kv-keep-first",     0,   OPTION_COUNT,                                                                       \
+         &(o)->kv_keep_first, "N", "quantized caches: the first N tokens stay at 16 bits"},                            \
+    {                                                                                                                  \
+        "kv-keep-last", 0, OPTION_COUNT, &(o)->kv_keep_last, "N", "… and the newest N"                               \
+    }
+/* UINT64_MAX: one by chance, that is easily typed again. */
+uint64_t seed_or_chance(uint64_t seed);
+
 /* "tamis: MESSAGE" on standard error; returns the exit code for the status. */
 int fail_with(tms_status status, const struct tms_error *err);
 /* "tamis COMMAND: MESSAGE (see …)"; returns 1. */

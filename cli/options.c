@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 static bool parse_count(const char *text, uint64_t *out)
 {
@@ -204,4 +206,12 @@ int parse_options_between(const struct command *command, int argc, char **argv, 
     if (n < least) return wrong_usage(command, n ? "an argument is missing" : "MODEL is missing");
     if (common->threads > 1024) return wrong_usage(command, "--threads: at most 1024");
     return -1;
+}
+
+uint64_t seed_or_chance(uint64_t seed)
+{
+    if (seed != UINT64_MAX) return seed;
+    uint32_t chance = (uint32_t)getpid();
+    if (getrandom(&chance, sizeof chance, 0) < 0) chance *= 2654435761u;
+    return chance;
 }

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #define MAX_INPUT (256u << 20) /* bytes of a prompt or of a list of ids */
@@ -114,12 +113,7 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
         {"ids", 0, OPTION_ANY, &a->ids, "1,2,3", "token ids instead of a text; @FILE reads them from a file"},
         {"n-predict", 'n', OPTION_LIMIT, &a->g.max_tokens, "N",
          "tokens to make at most (default 256); -1: until the model ends or the context is full"},
-        {"temp", 0, OPTION_REAL, &s->temperature, "X", "temperature (default 0.8); 0: always the most probable token"},
-        {"top-k", 0, OPTION_COUNT, &s->top_k, "K", "choose among the K most probable (default 40); 0: all"},
-        {"top-p", 0, OPTION_REAL, &s->top_p, "P", "among the fewest that have probability P (default 0.95); 1: all"},
-        {"min-p", 0, OPTION_REAL, &s->min_p, "P", "with at least P times the best one's (default 0.05); 0: all"},
-        {"repeat-penalty", 0, OPTION_REAL, &s->repeat_penalty, "X", "against tokens that came lately (default 1: off)"},
-        {"repeat-last-n", 0, OPTION_LIMIT, &s->repeat_last_n, "N", "which are the last N (default 64); -1: all"},
+        SAMPLING_ROWS(s),
         {"seed", 0, OPTION_LIMIT, &a->seed, "N", "the same seed gives the same text (default -1: by chance)"},
         {"stop", 0, OPTION_LIST, &a->stops, "TEXT", "end before this text (may be given several times)"},
         {"ignore-eos", 0, OPTION_FLAG, &a->g.ignore_end, NULL, "go on when the model ends its text"},
@@ -129,11 +123,7 @@ static int parse(const struct command *self, struct arguments *a, int argc, char
         {"no-parse-special", 0, OPTION_FLAG, &a->p.no_parse_special, NULL,
          "special tokens in the prompt are plain text"},
         {"ctx", 'c', OPTION_COUNT, &a->session.context, "N", "positions at most (default: as the model was made)"},
-        {"kv", 0, OPTION_TEXT, &a->session.kv, "TYPE",
-         "cache of keys and values: f32 (default), f16, bf16, q8_0, q5_0, q4_0, c8"},
-        {"kv-keep-first", 0, OPTION_COUNT, &a->session.kv_keep_first, "N",
-         "quantized caches: the first N tokens stay at 16 bits"},
-        {"kv-keep-last", 0, OPTION_COUNT, &a->session.kv_keep_last, "N", "… and the newest N"},
+        CACHE_ROWS(&a->session),
         {"exact", 0, OPTION_FLAG, &a->exact, NULL,
          "activations in f32; else those that meet quantized weights are rounded to 8 bits (not with --logits)"},
         {"llm-int8", 0, OPTION_FLAG, &a->session.llm_int8, NULL,
@@ -278,12 +268,7 @@ int run_run(const struct command *self, int argc, char **argv)
     a.session.n_threads = (unsigned)a.common.threads;
     a.session.warning = show_warning;
     a.session.warning_ctx = &a.common;
-    a.g.sampling.seed = a.seed;
-    if (a.seed == UINT64_MAX) { /* one that is easily typed again */
-        uint32_t seed = (uint32_t)getpid();
-        if (getrandom(&seed, sizeof seed, 0) < 0) seed *= 2654435761u;
-        a.g.sampling.seed = seed;
-    }
+    a.g.sampling.seed = seed_or_chance(a.seed);
     tms_status status = read_prompt(&a, &err);
     if (status == TMS_OK) status = tms_session_open(&session, a.model, &a.session, &err);
     if (status != TMS_OK)
