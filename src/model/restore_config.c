@@ -1,6 +1,7 @@
 /* config.json from the numbers of a model, whatever they come from. See restore.h. */
 #include "model/restore.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,7 +117,7 @@ static void put_gemma(json_t **json, const struct tms_config *c)
     tms_restored_set(json, "hidden_act", json_string("gelu_pytorch_tanh"));
     tms_restored_set(json, "hidden_activation", json_string("gelu_pytorch_tanh"));
     if (!gemma2 && !gemma3) return;
-    if (c->query_scalar == (double)(uint64_t)c->query_scalar)
+    if (c->query_scalar < 0x1p53 && c->query_scalar == floor(c->query_scalar))
         put_count(json, "query_pre_attn_scalar", (uint64_t)c->query_scalar);
     else
         put_if(json, "query_pre_attn_scalar", c->query_scalar);
