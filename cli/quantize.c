@@ -125,7 +125,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
     struct tms_quantize_options *o = &job.options;
     struct recipe_options recipe = {.tensor_types_file = NULL};
     const char *to = NULL, *types[64];
-    struct option options[17 + N_RECIPE_OPTIONS] = {
+    struct option options[18 + N_RECIPE_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
@@ -140,9 +140,12 @@ int run_quantize(const struct command *self, int argc, char **argv)
          "also change tensors that are quantized already (loses more)"},
         {"method", 0, OPTION_TEXT, &o->method, "NAME",
          "how codes are found: rtn (default), search (by --imatrix), gptq (error feedback over --data)"},
-        {"data", 0, OPTION_TEXT, &o->data, "TEXT", "gptq: a text, or FILE.jsonl with one {\"text\": …} a line"},
+        {"data", 0, OPTION_TEXT, &o->data, "TEXT",
+         "gptq: a text, or FILE.jsonl with one {\"text\": …} or {\"messages\": […]} a line"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N", "gptq: at most so many sequences of the text (default: all)"},
         {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "gptq: tokens of a sequence (default: 512)"},
+        {"template", 0, OPTION_TEXT, &o->template_name, "NAME",
+         "gptq: write messages in FILE.jsonl like this (default: as the model's own chat template)"},
         {"ram", 0, OPTION_SIZE, &o->ram, "SIZE", "gptq: most memory to use (8G, 300M)"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
          "folders: bytes per safetensors file (default 50G)"},
@@ -153,7 +156,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    recipe_option_rows(options + 17, &recipe, o);
+    recipe_option_rows(options + 18, &recipe, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");

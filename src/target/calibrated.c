@@ -62,13 +62,15 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
                                   const struct tms_quantize_options *o, struct tms_error *err)
 {
-    const struct tms_calibrate_options how = {.data = o->data, .n_samples = o->n_samples, .length = o->sample_length};
+    const struct tms_calibrate_options how = {
+        .data = o->data, .n_samples = o->n_samples, .length = o->sample_length, .template_name = o->template_name};
     struct tms_tokenizer *tokenizer = NULL;
     if (!source->has_config && source->kind != TMS_SOURCE_GGUF)
         return tms_fail(err, TMS_EINPUT, "%s: is one file of tensors; a method that reads a text needs the folder",
                         source->path);
     tms_status status = tms_tokenizer_open(&tokenizer, source, err);
-    if (status == TMS_OK) status = tms_samples_read(out, tokenizer, tms_tokenizer_n_vocab(tokenizer), &how, err);
+    if (status == TMS_OK)
+        status = tms_samples_read(out, tokenizer, source->path, tms_tokenizer_n_vocab(tokenizer), &how, err);
     tms_tokenizer_close(tokenizer);
     return status;
 }

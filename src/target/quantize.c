@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/sha256.h"
+#include "calib/stats.h"
 #include "target/calibrated.h"
 #include "target/manifest.h"
 #include "target/pipeline.h"
@@ -283,7 +284,8 @@ static tms_status calibrate(struct order *o, const char *out, struct tms_error *
     return status;
 }
 
-tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options, struct tms_error *err)
+tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
+                            const struct tms_source *source, struct tms_error *err)
 {
     struct tms_imatrix_options io = {.include = options->include_weights,
                                      .n_include = options->n_include_weights,
@@ -291,7 +293,15 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
                                      .n_exclude = options->n_exclude_weights,
                                      .warn = options->warning,
                                      .warn_ctx = options->warning_ctx};
-    return tms_imatrix_open(out, options->imatrix, &io, err);
+    struct tms_imatrix *imatrix = NULL;
+    tms_status status = tms_imatrix_open(&imatrix, options->imatrix, &io, err);
+    if (status == TMS_OK && imatrix->fingerprint)
+        status = tms_stats_check_model(imatrix->path, imatrix->model, imatrix->fingerprint, source, err);
+    if (status == TMS_OK)
+        *out = imatrix;
+    else
+        tms_imatrix_close(imatrix);
+    return status;
 }
 
 static tms_status write_model(const char *model, const char *out, const struct tms_quantize_options *options,
@@ -317,7 +327,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
-    if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, err);
+    if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, o.source, err);
     if (status == TMS_OK && !options->dry_run) status = tms_pool_create(&o.pool, options->n_threads, err);
     if (status == TMS_OK && tells_provenance(&o)) status = hash_inputs(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)

@@ -109,9 +109,10 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
 tms_status tms_target_plan_grid(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
-/* The file that options->imatrix names, with the entries that the options choose. */
+/* The file that options->imatrix names, with the entries that the options choose. TMS_EINPUT for statistics of another
+ * model than the source. */
 tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
-                            struct tms_error *err);
+                            const struct tms_source *source, struct tms_error *err);
 
 /* Folders: lays the files out again with the lengths that are known now; places before late tensors do not
  * change. */
