@@ -194,6 +194,8 @@ struct tms_quantize_options {
     const char *method; /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
                          * "gptq": GGUF's block types, with error feedback over `data` */
     const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
+    const char *stats;  /* or what tms_calibrate made of one, with Hessians: no text, no walk */
+    bool sequential;    /* later matrices of a layer see the inputs that the new codes of earlier ones make */
     uint64_t n_samples, sample_length;
     const char *template_name; /* of conversations in .jsonl */
     uint64_t ram;              /* most memory of the walk over the text, in bytes; 0: no limit */
@@ -223,6 +225,10 @@ struct tms_result {
     uint64_t n_parameters;
     size_t n_tensors;
     size_t n_quantized, n_kept, n_fallbacks; /* tensors */
+    /* of method gptq: matrices with error feedback, and those that too few tokens reached and that are rounded plainly;
+     * Hessians whose damping was raised to make them positive definite, and the most that one needed */
+    size_t n_feedback, n_unseen, n_raised;
+    double most_damp;
     double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights; with :dq before absmax is quantized */
     double rms_weight;     /* sqrt(mean source^2) */
     double thread_seconds; /* encoding, comparing, writing, summed over threads */

@@ -12,23 +12,81 @@
 #define DAMP   0.02 /* of the mean of the Hessian's diagonal; 0.005 to 0.1 do nearly as well */
 #define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
 
-/* A matrix that fewer tokens than this share of its columns reached is left to the plain encoder: its Hessian would
- * say more about these tokens than about the matrix. */
-#define LEAST_TOKENS(cols) ((cols) / 16 + 1)
+/* ---- stages ---- */
+
+static enum tms_stage stage_of(enum tms_linear linear)
+{
+    switch (tms_input_owner(linear)) {
+    case TMS_LINEAR_Q:
+    case TMS_LINEAR_KV_A: return TMS_STAGE_QKV;
+    case TMS_LINEAR_Q_B:
+    case TMS_LINEAR_KV_B:
+    case TMS_LINEAR_K_B:
+    case TMS_LINEAR_V_B: return TMS_STAGE_LATENTS;
+    case TMS_LINEAR_O: return TMS_STAGE_O;
+    case TMS_LINEAR_GATE:
+    case TMS_LINEAR_ROUTER:
+    case TMS_LINEAR_EXPERT_GATE: return TMS_STAGE_GATE_UP;
+    default: return TMS_STAGE_DOWN; /* and the head, which is alone in its layer */
+    }
+}
+
+static bool is_at_work(const struct tms_layer_codes *c, enum tms_linear linear)
+{
+    return c->stage == TMS_STAGE_ALL || stage_of(linear) == c->stage;
+}
+
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage)
+{
+    struct tms_net_matrix m;
+    for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);)
+        if (stage_of(m.linear) == stage) return true;
+    return false;
+}
 
 /* ---- Hessians ---- */
+
+static tms_status make_parts(struct tms_layer_codes *c, enum tms_linear owner, bool experts, struct tms_error *err)
+{
+    size_t n_parts = experts ? c->n_experts : 1;
+    struct tms_hessian ***all = &c->hessians[owner];
+    if (!*all) *all = tms_calloc(n_parts, sizeof **all);
+    return *all ? TMS_OK : tms_fail_memory(err, n_parts * sizeof **all);
+}
 
 tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_error *err)
 {
     struct tms_layer_codes *c = ctx;
     size_t part = tap->expert >= 0 ? (size_t)tap->expert : 0;
-    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0) return TMS_OK;
-    struct tms_hessian ***all = &c->hessians[tap->linear];
-    size_t n_parts = tap->expert >= 0 ? (size_t)c->n_experts : 1;
-    if (!*all) *all = tms_calloc(n_parts, sizeof **all);
-    if (!*all) return tms_fail_memory(err, n_parts * sizeof **all);
-    tms_status status = (*all)[part] ? TMS_OK : tms_hessian_create(&(*all)[part], (size_t)tap->cols, err);
-    return status == TMS_OK ? tms_hessian_add((*all)[part], tap->x, tap->stride, tap->n, c->pool, err) : status;
+    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0 || !is_at_work(c, tap->linear))
+        return TMS_OK;
+    tms_status status = make_parts(c, tap->linear, tap->expert >= 0, err);
+    if (status != TMS_OK) return status;
+    struct tms_hessian **hessian = &c->hessians[tap->linear][part];
+    struct tms_error problem;
+    if (!*hessian) status = tms_hessian_create(hessian, (size_t)tap->cols, err);
+    if (status != TMS_OK) return status;
+    status = tms_hessian_add(*hessian, tap->x, tap->stride, tap->n, c->pool, &problem);
+    return status == TMS_OK ? status
+                            : tms_fail(err, status, "%s: layer %llu: %s", c->t->source->path,
+                                       (unsigned long long)tap->layer, problem.message);
+}
+
+tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stats *stats, uint64_t layer,
+                                struct tms_error *err)
+{
+    struct tms_net_matrix m;
+    tms_status status = TMS_OK;
+    for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        const enum tms_linear owner = tms_input_owner(m.linear);
+        const size_t part = m.expert >= 0 ? (size_t)m.expert : 0;
+        char name[192];
+        status = make_parts(c, owner, m.expert >= 0, err);
+        if (status != TMS_OK || c->hessians[owner][part]) continue;
+        if (tms_net_linear_name(c->net, layer, m.linear, true, name, sizeof name))
+            status = tms_stats_hessian(stats, name, part, (size_t)m.cols, &c->hessians[owner][part], err);
+    }
+    return status;
 }
 
 static void drop_prepared(struct tms_layer_codes *c)
@@ -38,7 +96,7 @@ static void drop_prepared(struct tms_layer_codes *c)
     c->prepared_of = NULL;
 }
 
-void tms_layer_codes_drop(struct tms_layer_codes *c)
+void tms_layer_codes_drop_hessians(struct tms_layer_codes *c)
 {
     drop_prepared(c);
     for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
@@ -47,6 +105,11 @@ void tms_layer_codes_drop(struct tms_layer_codes *c)
         free(c->hessians[i]);
         c->hessians[i] = NULL;
     }
+}
+
+void tms_layer_codes_drop(struct tms_layer_codes *c)
+{
+    tms_layer_codes_drop_hessians(c);
     for (size_t i = 0; i < c->n_made; i++) free(c->codes[i]);
     c->n_made = 0;
     free(c->chosen);
@@ -161,22 +224,30 @@ static struct tms_hessian *hessian_of(const struct tms_layer_codes *c, const str
 
 static bool is_seen(const struct tms_hessian *hessian, uint64_t cols)
 {
-    return hessian && hessian->n_tokens >= LEAST_TOKENS(cols) && hessian->n == cols;
+    return hessian && hessian->n_tokens >= TMS_LEAST_TOKENS(cols) && hessian->n == cols;
 }
 
 /* What error feedback needs of a Hessian: c->prepared with options of a grid, else c->factor. All matrices of a target
  * have the same options but for the grid's size in columns, which goes with the Hessian. */
-static tms_status prepare(struct tms_layer_codes *c, struct tms_hessian *hessian, const struct tms_gptq_options *grid,
-                          struct tms_error *err)
+static tms_status prepare(struct tms_layer_codes *c, const struct tms_net_matrix *m, struct tms_hessian *hessian,
+                          const struct tms_gptq_options *grid, struct tms_error *err)
 {
+    struct tms_error problem;
     if (c->prepared_of == hessian) return TMS_OK;
     drop_prepared(c);
     tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
-    if (status == TMS_OK)
-        status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, err)
-                      : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, err);
-    if (status == TMS_OK) c->prepared_of = hessian;
-    return status;
+    if (status != TMS_OK) return status;
+    status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
+                  : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
+    if (status != TMS_OK)
+        return tms_fail(err, status, "%s: the Hessian of '%s': %s", c->t->source->path, m->tensor->name,
+                        problem.message);
+    c->prepared_of = hessian;
+    const double damp = grid ? c->prepared.damp_used : c->factor.damp;
+    if (damp <= DAMP) return TMS_OK;
+    c->report.n_raised++;
+    if (damp > c->report.most_damp) c->report.most_damp = damp;
+    return TMS_OK;
 }
 
 /* Codes, scales and zero points of a matrix on a grid, into c->chosen, and the values that they stand for. */
@@ -198,21 +269,21 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
             .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
             .damp = DAMP};
         struct tms_gptq_result result = {0};
-        status = prepare(c, hessian, &o, err);
+        status = prepare(c, m, hessian, &o, err);
         if (status == TMS_OK)
             status = tms_gptq_with(&result, w, (size_t)m->cols, (size_t)m->rows, &c->prepared, c->pool, err);
         if (status == TMS_OK) {
             memcpy(codes, result.codes, m->rows * m->cols);
             memcpy(zeros, result.zeros, m->rows * groups);
             memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
-            c->n_feedback++;
+            c->report.n_feedback++;
         }
         tms_gptq_free(&result);
     } else if (status == TMS_OK) {
         struct tms_grid part = *g;
         part.rows = m->rows;
         tms_grid_round(&part, &route->rounding, w, 0, m->rows, scales, g->has_zeros ? zeros : NULL, codes);
-        c->n_unseen++;
+        c->report.n_unseen++;
     }
     if (status == TMS_OK) {
         struct tms_grid part = *g;
@@ -232,7 +303,7 @@ static tms_status encode_matrix(struct tms_layer_codes *c, const struct tms_net_
     struct tms_hessian *hessian = hessian_of(c, m);
     if (!is_seen(hessian, m->cols)) {
         uint64_t mats = c->t->outs[route->out].n_dims > 2 && m->expert >= 0 ? (uint64_t)m->expert : 0;
-        c->n_unseen++;
+        c->report.n_unseen++;
         if (route->weights)
             route->codec->encode_weighted(w, route->weights + mats * m->cols, codes, m->rows, m->cols);
         else
@@ -240,14 +311,13 @@ static tms_status encode_matrix(struct tms_layer_codes *c, const struct tms_net_
         return TMS_OK;
     }
     const struct tms_block_feedback_options o = {.n_sweeps = SWEEPS, .hessian = hessian};
-    tms_status status = prepare(c, hessian, NULL, err);
+    tms_status status = prepare(c, m, hessian, NULL, err);
     if (status == TMS_OK)
         status = tms_block_feedback(codes, route->codec->id, w, (size_t)m->rows, &c->factor, &o, NULL, c->pool, err);
-    c->n_feedback++;
+    c->report.n_feedback++;
     return status;
 }
 
-/* All matrices of a layer: codes are made, kept in files, and take the weights' place in the net. */
 tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struct tms_error *err)
 {
     struct tms_net_matrix m;
@@ -258,6 +328,7 @@ tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struc
     for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);) n++;
     if (!tms_grow(&c->made, &c->cap_made, n, sizeof *c->made)) return tms_fail_memory(err, n * sizeof *c->made);
     for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        if (!is_at_work(c, m.linear)) continue;
         if (m.tensor != tensor) { /* the one before is complete */
             if (route) status = save_codes(c, route, err);
             tensor = m.tensor;

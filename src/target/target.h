@@ -81,6 +81,8 @@ struct tms_target {
     struct tms_kvs kvs;               /* GGUF: the model's key-values; bitsandbytes: none */
     struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
+    size_t n_feedback, n_unseen, n_raised; /* of method gptq, as in struct tms_result */
+    double most_damp;
     size_t n_again; /* tensors that were quantized before and are quantized anew */
     uint64_t n_parameters;
     struct tms_arena arena; /* owns names and contents */
