@@ -323,6 +323,9 @@ static tms_status write_model(const char *model, const char *out, const struct t
                               struct tms_error *err)
 {
     double start = tms_seconds();
+    struct tms_quantize_options own = *options;
+    if (own.stats && !own.imatrix) own.imatrix = own.stats; /* what has no error feedback is weighted by them, too */
+    options = &own;
     struct order o = {.options = options, .n = options->n_types};
     tms_status status;
     if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");
