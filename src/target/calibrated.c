@@ -11,7 +11,7 @@
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "target/grid_route.h"
-#include "target/layer_codes.h"
+#include "target/layer_folds.h"
 
 struct run {
     struct tms_target *t;
@@ -25,17 +25,52 @@ struct run {
 
 /* ---- options ---- */
 
+static const struct method {
+    const char *name;
+    bool reads_text, feedback;
+    enum tms_folds folds;
+} methods[] = {
+    {"rtn", false, false, TMS_FOLDS_NONE},         {"search", false, false, TMS_FOLDS_NONE},
+    {"gptq", true, true, TMS_FOLDS_NONE},          {"awq", true, false, TMS_FOLDS_AWQ},
+    {"awq+gptq", true, true, TMS_FOLDS_AWQ},       {"smooth", true, false, TMS_FOLDS_SMOOTH},
+    {"smooth+gptq", true, true, TMS_FOLDS_SMOOTH},
+};
+
+static const struct method *method_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(name ? name : "rtn", methods[i].name) == 0) return &methods[i];
+    return NULL;
+}
+
+bool tms_method_reads_text(const char *name)
+{
+    const struct method *method = method_named(name);
+    return method && method->reads_text;
+}
+
 tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *calibrated, struct tms_error *err)
 {
-    *calibrated = o->method && strcmp(o->method, "gptq") == 0;
-    if (o->method && !*calibrated && strcmp(o->method, "rtn") != 0 && strcmp(o->method, "search") != 0)
-        return tms_fail(err, TMS_EUSAGE, "method '%s' is unknown: rtn, search or gptq", o->method);
-    if (o->method && strcmp(o->method, "search") == 0 && !o->imatrix)
+    const struct method *method = method_named(o->method);
+    if (!method)
+        return tms_fail(err, TMS_EUSAGE,
+                        "method '%s' is unknown: rtn, search, gptq, awq, awq+gptq, smooth or smooth+gptq", o->method);
+    *calibrated = method->reads_text;
+    if (strcmp(method->name, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
-    if (*calibrated && !o->data) return tms_fail(err, TMS_EUSAGE, "method gptq needs a text: --data TEXT");
+    if (*calibrated && !o->data) return tms_fail(err, TMS_EUSAGE, "method %s needs a text: --data TEXT", o->method);
     if (!*calibrated && o->data)
-        return tms_fail(err, TMS_EUSAGE, "a text is for method gptq; importance weights come from `tamis calibrate`");
+        return tms_fail(err, TMS_EUSAGE,
+                        "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
     return TMS_OK;
+}
+
+tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err)
+{
+    const bool integers = t->spec.dialect == TMS_DIALECT_GRID && t->spec.grid.scheme <= TMS_SCHEME_INT8;
+    if (t->spec.dialect == TMS_DIALECT_GGUF || integers) return TMS_OK;
+    return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
+                    t->spec.name, name);
 }
 
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
@@ -82,6 +117,7 @@ static uint64_t bytes_of_layer(const struct run *r)
             codes += m.rows * m.cols * (r->t->spec.dialect == TMS_DIALECT_GGUF ? 1 : 6); /* or a byte and a bit */
         }
         uint64_t bytes = hessians + width * width * 8 + largest * 14 + codes;
+        if (r->codes.folds != TMS_FOLDS_NONE) bytes += width * TMS_LAYER_FOLDS_ROWS * 12;
         if (bytes > most) most = bytes;
     }
     return most;
@@ -113,7 +149,7 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
                                   route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
-    tms_buf_printf(&b, "gptq %s of %016llx by %016llx\n", r->t->spec.name,
+    tms_buf_printf(&b, "%s %s of %016llx by %016llx\n", r->options->method, r->t->spec.name,
                    (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
     tms_buf_put(&b, "", 1);
     if (!b.failed) return (char *)b.data;
@@ -161,10 +197,18 @@ static char *work_path(const struct tms_target *t)
 static void report(const struct run *r)
 {
     struct tms_error line;
-    if (!r->options->warning || !r->codes.n_unseen) return;
+    if (!r->options->warning) return;
+    if (r->codes.n_unfolded) {
+        tms_set_message(&line,
+                        "%s: scales of inputs stand at %zu of %zu places; the others have no norm or matrix of their "
+                        "own before them, or too few tokens of the text came by",
+                        r->t->spec.name, r->codes.n_folded, r->codes.n_folded + r->codes.n_unfolded);
+        r->options->warning(r->options->warning_ctx, line.message);
+    }
+    if (!r->codes.n_unseen) return;
     tms_set_message(&line,
                     "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
-                    r->t->spec.name, r->codes.n_unseen, r->codes.n_unseen + r->codes.n_feedback);
+                    r->t->spec.name, r->codes.n_unseen, r->codes.n_unseen + r->codes.n_fed);
     r->options->warning(r->options->warning_ctx, line.message);
 }
 
@@ -172,6 +216,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                const struct tms_quantize_options *options, struct tms_error *err)
 {
     const struct tms_net_options bounded = {.bounded = true};
+    const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .work = work_path(t)};
     char *about = NULL;
     bool same = false;
@@ -180,8 +225,14 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     if (status == TMS_OK) {
         tms_net_describe(r.net, &r.info);
         tms_net_tap(r.net, tms_layer_codes_add, &r.codes);
-        r.codes = (struct tms_layer_codes){
-            .t = t, .pool = pool, .net = r.net, .work = r.work, .n_experts = (size_t)r.info.n_experts};
+        r.codes = (struct tms_layer_codes){.t = t,
+                                           .pool = pool,
+                                           .net = r.net,
+                                           .work = r.work,
+                                           .n_experts = (size_t)r.info.n_experts,
+                                           .n_kv_heads = (size_t)r.info.n_kv_heads,
+                                           .feedback = method->feedback,
+                                           .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
     }
@@ -199,6 +250,8 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
         status = tms_layers_open(&r.layers, err);
     }
     if (status == TMS_OK && same) first = find_finished(&r);
+    for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
+        status = tms_layer_folds_load(&r.codes, i, err);
     for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
     if (status == TMS_OK) status = set_made(&r, err);
     if (status == TMS_OK) report(&r);
@@ -207,6 +260,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     tms_net_close(r.net);
     free(r.codes.made);
     free(r.codes.codes);
+    free(r.codes.folded_sources);
     free(r.work);
     free(about);
     return status;
