@@ -12,7 +12,7 @@
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "target/grid_route.h"
-#include "target/layer_codes.h"
+#include "target/layer_folds.h"
 
 struct run {
     struct tms_target *t;
@@ -27,25 +27,63 @@ struct run {
 
 /* ---- options ---- */
 
+static const struct method {
+    const char *name;
+    bool reads_text, feedback;
+    enum tms_folds folds;
+} methods[] = {
+    {"rtn", false, false, TMS_FOLDS_NONE},         {"search", false, false, TMS_FOLDS_NONE},
+    {"gptq", true, true, TMS_FOLDS_NONE},          {"awq", true, false, TMS_FOLDS_AWQ},
+    {"awq+gptq", true, true, TMS_FOLDS_AWQ},       {"smooth", true, false, TMS_FOLDS_SMOOTH},
+    {"smooth+gptq", true, true, TMS_FOLDS_SMOOTH},
+};
+
+static const struct method *method_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(name ? name : "rtn", methods[i].name) == 0) return &methods[i];
+    return NULL;
+}
+
+bool tms_method_reads_text(const char *name)
+{
+    const struct method *method = method_named(name);
+    return method && method->reads_text;
+}
+
 tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *calibrated, struct tms_error *err)
 {
-    *calibrated = o->method && strcmp(o->method, "gptq") == 0;
-    if (o->method && !*calibrated && strcmp(o->method, "rtn") != 0 && strcmp(o->method, "search") != 0)
-        return tms_fail(err, TMS_EUSAGE, "method '%s' is unknown: rtn, search or gptq", o->method);
-    if (o->method && strcmp(o->method, "search") == 0 && !o->imatrix)
+    const struct method *method = method_named(o->method);
+    if (!method)
+        return tms_fail(err, TMS_EUSAGE,
+                        "method '%s' is unknown: rtn, search, gptq, awq, awq+gptq, smooth or smooth+gptq", o->method);
+    *calibrated = method->reads_text;
+    if (strcmp(method->name, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
     if (*calibrated && !o->data && !o->stats)
         return tms_fail(err, TMS_EUSAGE,
-                        "method gptq needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
-                        "--stats STATS");
+                        "method %s needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
+                        "--stats STATS",
+                        o->method);
     if (o->data && o->stats)
         return tms_fail(err, TMS_EUSAGE, "--data and --stats do not go together: statistics are of a text already");
     if (o->stats && o->sequential) return tms_fail(err, TMS_EUSAGE, "--sequential needs the text itself: --data TEXT");
-    if (!*calibrated && (o->stats || o->sequential))
-        return tms_fail(err, TMS_EUSAGE, "--%s is for method gptq", o->stats ? "stats" : "sequential");
+    if (o->stats && !*calibrated)
+        return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
+    if (o->sequential && (!method->feedback || method->folds != TMS_FOLDS_NONE))
+        return tms_fail(err, TMS_EUSAGE, "--sequential is for method gptq, and without scales before it");
     if (!*calibrated && o->data)
-        return tms_fail(err, TMS_EUSAGE, "a text is for method gptq; importance weights come from `tamis calibrate`");
+        return tms_fail(err, TMS_EUSAGE,
+                        "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
     return TMS_OK;
+}
+
+tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err)
+{
+    const bool integers = t->spec.dialect == TMS_DIALECT_GRID && t->spec.grid.scheme <= TMS_SCHEME_INT8;
+    if (t->spec.dialect == TMS_DIALECT_GGUF || integers) return TMS_OK;
+    return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
+                    t->spec.name, name);
 }
 
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
@@ -88,9 +126,9 @@ static tms_status save_report(const struct run *r, uint64_t layer, struct tms_er
 {
     const struct tms_codes_report *report = &r->codes.report;
     struct tms_output *output = NULL;
-    char text[128], *path = report_path(r, layer);
-    int n = snprintf(text, sizeof text, "%zu %zu %zu %.17g\n", report->n_feedback, report->n_unseen, report->n_raised,
-                     report->most_damp);
+    char text[192], *path = report_path(r, layer);
+    int n = snprintf(text, sizeof text, "%zu %zu %zu %.17g %zu %zu\n", report->n_seen, report->n_unseen,
+                     report->n_raised, report->most_damp, r->codes.n_folded, r->codes.n_unfolded);
     tms_status status = path ? tms_output_create(&output, path, 0, err) : tms_fail_memory(err, 256);
     if (status == TMS_OK) status = tms_output_write(output, text, (uint64_t)n, 0, err);
     if (status == TMS_OK)
@@ -105,12 +143,17 @@ static bool load_report(struct run *r, uint64_t layer)
 {
     struct tms_codes_report report;
     struct tms_error err;
+    size_t folded, unfolded;
     char *path = report_path(r, layer), *text = NULL;
     size_t n = 0;
-    bool there =
-        path && tms_path_exists(path) && tms_file_text(path, 128, &text, &n, &err) == TMS_OK &&
-        sscanf(text, "%zu %zu %zu %lf", &report.n_feedback, &report.n_unseen, &report.n_raised, &report.most_damp) == 4;
-    if (there) r->codes.report = report;
+    bool there = path && tms_path_exists(path) && tms_file_text(path, 192, &text, &n, &err) == TMS_OK &&
+                 sscanf(text, "%zu %zu %zu %lf %zu %zu", &report.n_seen, &report.n_unseen, &report.n_raised,
+                        &report.most_damp, &folded, &unfolded) == 6;
+    if (there) {
+        r->codes.report = report;
+        r->codes.n_folded = folded;
+        r->codes.n_unfolded = unfolded;
+    }
     free(text);
     free(path);
     return there;
@@ -177,6 +220,7 @@ static uint64_t bytes_of_layer(const struct run *r)
             codes += m.rows * m.cols * (r->t->spec.dialect == TMS_DIALECT_GGUF ? 1 : 6); /* or a byte and a bit */
         }
         uint64_t bytes = hessians + width * width * 8 + largest * 14 + codes;
+        if (r->codes.folds != TMS_FOLDS_NONE) bytes += width * TMS_LAYER_FOLDS_ROWS * 12;
         if (bytes > most) most = bytes;
     }
     return most;
@@ -201,7 +245,7 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
                                   route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
-    tms_buf_printf(&b, "gptq%s %s of %016llx by %016llx\n",
+    tms_buf_printf(&b, "%s%s %s of %016llx by %016llx\n", r->options->method,
                    r->stats                 ? " from statistics"
                    : r->options->sequential ? " in sequential order"
                                             : "",
@@ -262,13 +306,20 @@ static void tell_report(const struct run *r)
 {
     const struct tms_codes_report *report = &r->codes.report;
     struct tms_error line;
-    r->t->n_feedback = report->n_feedback;
+    if (r->codes.n_unfolded) {
+        tms_set_message(&line,
+                        "%s: scales of inputs stand at %zu of %zu places; the others have no norm or matrix of their "
+                        "own before them, or too few tokens of the text came by",
+                        r->t->spec.name, r->codes.n_folded, r->codes.n_folded + r->codes.n_unfolded);
+        warn(r, &line);
+    }
+    r->t->n_seen = report->n_seen;
     r->t->n_unseen = report->n_unseen;
     r->t->n_raised = report->n_raised;
     r->t->most_damp = report->most_damp;
     tms_set_message(&line,
                     "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
-                    r->t->spec.name, report->n_unseen, report->n_unseen + report->n_feedback);
+                    r->t->spec.name, report->n_unseen, report->n_unseen + report->n_seen);
     if (report->n_unseen) warn(r, &line);
     tms_set_message(&line,
                     "%s: %zu Hessians were not positive definite; their damping was raised, to %.3g of the diagonal's "
@@ -307,6 +358,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                struct tms_error *err)
 {
     const struct tms_net_options bounded = {.bounded = true};
+    const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};
     char *about = NULL;
     bool same = false;
@@ -315,13 +367,21 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     if (status == TMS_OK) {
         tms_net_describe(r.net, &r.info);
         tms_net_tap(r.net, tms_layer_codes_add, &r.codes);
-        r.codes = (struct tms_layer_codes){
-            .t = t, .pool = pool, .net = r.net, .work = r.work, .n_experts = (size_t)r.info.n_experts};
+        r.codes = (struct tms_layer_codes){.t = t,
+                                           .pool = pool,
+                                           .net = r.net,
+                                           .work = r.work,
+                                           .n_experts = (size_t)r.info.n_experts,
+                                           .n_kv_heads = (size_t)r.info.n_kv_heads,
+                                           .feedback = method->feedback,
+                                           .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
     }
     if (status == TMS_OK) status = open_walk(&r, samples, err);
     if (status == TMS_OK && same) first = find_finished(&r);
+    for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
+        status = tms_layer_folds_load(&r.codes, i, err);
     for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
     if (status == TMS_OK) status = set_made(&r, err);
     if (status == TMS_OK) tell_report(&r);
@@ -330,6 +390,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     tms_net_close(r.net);
     free(r.codes.made);
     free(r.codes.codes);
+    free(r.codes.folded_sources);
     free(r.work);
     free(about);
     return status;

@@ -81,7 +81,7 @@ static struct tms_result quantize(const char *model, const char *type, const cha
 {
     struct tms_quantize_options o = *how;
     struct tms_result *results, first;
-    o.method = "gptq";
+    if (!o.method) o.method = "gptq";
     o.types = &type;
     o.n_types = 1;
     o.force = true;
@@ -135,7 +135,7 @@ static void one_file_serves_all_types(void **state)
     assert_ok(tms_quantize(pebble(), all, &o, &results, NULL, NULL, &err), err);
     for (size_t i = 0; i < 3; i++) {
         char path[1100], alone[1100];
-        assert_true(results[i].verified && results[i].n_feedback > 40 && results[i].n_unseen == 0);
+        assert_true(results[i].verified && results[i].n_seen > 40 && results[i].n_unseen == 0);
         snprintf(path, sizeof path, "%s%s", results[i].path, i == 2 ? "/model.safetensors" : "");
         o.n_threads = 3;
         quantize(pebble(), types[i], scratch(names[i]), &o);
@@ -158,6 +158,27 @@ static void one_file_serves_all_types(void **state)
     tms_results_free(rounded, 1);
 }
 
+/* Those that fold scales, too: from the layer's inputs as statistics have them. Nearly what a walk finds. */
+static void methods_with_scales_take_statistics(void **state)
+{
+    (void)state;
+    const char *const methods[] = {"awq", "awq+gptq", "smooth", "smooth+gptq"};
+    const char *const models[] = {"arch/qwen3", "arch/qwen3_moe"};
+    for (size_t k = 0; k < 2; k++) {
+        const char *stats = statistics(golden(models[k]), "scales.stats", 3000, 64);
+        for (size_t i = 0; i < 4; i++) {
+            struct tms_quantize_options o = {.method = methods[i], .stats = stats};
+            struct tms_result a = quantize(golden(models[k]), "q4_0", scratch("a.gguf"), &o);
+            o = (struct tms_quantize_options){.method = methods[i], .data = calib_text(3000), .sample_length = 64};
+            struct tms_result b = quantize(golden(models[k]), "q4_0", scratch("b.gguf"), &o);
+            assert_int_equal(a.n_seen, b.n_seen);
+            assert_int_equal(a.n_unseen, b.n_unseen);
+            if (!(fabs(a.rms_error / b.rms_error - 1) < 0.05))
+                fail_msg("%s %s: errors %g and %g", models[k], methods[i], a.rms_error, b.rms_error);
+        }
+    }
+}
+
 static void statistics_of_a_folder_serve_its_gguf(void **state)
 {
     (void)state;
@@ -172,7 +193,7 @@ static void statistics_of_a_folder_serve_its_gguf(void **state)
         const struct tms_quantize_options o = {.stats = statistics(golden(models[i]), "folder.stats", 3000, 64)};
         struct tms_result a = quantize(golden(models[i]), "q4_0", scratch("a.gguf"), &o);
         struct tms_result b = quantize(gguf, "q4_0", scratch("b.gguf"), &o);
-        assert_true(a.n_feedback > 0 && a.n_feedback == b.n_feedback);
+        assert_true(a.n_seen > 0 && a.n_seen == b.n_seen);
         if (fabs(a.rms_error / b.rms_error - 1) > 1e-3) fail_msg("errors %g and %g", a.rms_error, b.rms_error);
     }
 }
@@ -186,7 +207,7 @@ static void stages_of_a_layer_follow_one_another(void **state)
         struct tms_result plain = quantize(golden(models[i]), "q4_0", scratch("plain.gguf"), &o);
         o.sequential = true;
         struct tms_result staged = quantize(golden(models[i]), "q4_0", scratch("staged.gguf"), &o);
-        assert_int_equal(plain.n_feedback, staged.n_feedback);
+        assert_int_equal(plain.n_seen, staged.n_seen);
         assert_int_equal(plain.n_unseen, staged.n_unseen);
         size_t n, m;
         uint8_t *a = read_whole(scratch("plain.gguf"), &n), *b = read_whole(scratch("staged.gguf"), &m);
@@ -205,7 +226,7 @@ static void rarely_seen_experts_are_counted_in_report_and_manifest(void **state)
     const struct tms_quantize_options o = {
         .data = calib_text(3000), .sample_length = 16, .n_samples = 1, .manifest = manifest};
     struct tms_result r = quantize(golden("arch/qwen3_moe"), "q4_0", scratch("rare.gguf"), &o);
-    assert_true(r.n_unseen > 0 && r.n_feedback > 0);
+    assert_true(r.n_unseen > 0 && r.n_seen > 0);
     size_t n;
     char want[64], *text = (char *)read_whole(manifest, &n);
     snprintf(want, sizeof want, "\"matrices_too_rarely_seen\": %zu", r.n_unseen);
@@ -338,7 +359,7 @@ static void files_that_are_damaged_or_lack_hessians_are_refused(void **state)
     refuses(pebble(), "q4_0", &(struct tms_quantize_options){.stats = scratch("none")}, "no such file");
     refuses(pebble(), "q4_0", &(struct tms_quantize_options){.stats = good, .data = bad}, "do not go together");
     refuses(pebble(), "q4_0", &(struct tms_quantize_options){.stats = good, .sequential = true}, "--sequential");
-    refuses(pebble(), "q4_0", &(struct tms_quantize_options){.stats = good, .method = "rtn"}, "method gptq");
+    refuses(pebble(), "q4_0", &(struct tms_quantize_options){.stats = good, .method = "rtn"}, "methods gptq, awq");
     refuses(golden("arch/qwen3"), "nf4", &(struct tms_quantize_options){.stats = good}, "is for GGUF types");
     free(bytes);
 }
@@ -401,6 +422,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_file_serves_all_types),
+        cmocka_unit_test(methods_with_scales_take_statistics),
         cmocka_unit_test(statistics_of_a_folder_serve_its_gguf),
         cmocka_unit_test(stages_of_a_layer_follow_one_another),
         cmocka_unit_test(rarely_seen_experts_are_counted_in_report_and_manifest),
