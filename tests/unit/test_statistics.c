@@ -236,6 +236,63 @@ static void rarely_seen_experts_are_counted_in_report_and_manifest(void **state)
     free(text);
 }
 
+/* ---- memory ---- */
+
+static struct {
+    uint64_t last;
+    size_t n_again;
+} walks;
+
+/* A walk over a layer that was walked before begins with less than was done. */
+static void count_walks(void *ctx, const struct tms_progress *p)
+{
+    (void)ctx;
+    if (strcmp(p->what, "calibrating") != 0) return;
+    walks.n_again += p->done < walks.last;
+    walks.last = p->done;
+}
+
+static size_t walks_of(const char *model, const char *out, struct tms_quantize_options o)
+{
+    walks.last = walks.n_again = 0;
+    o.progress = count_walks;
+    quantize(model, "q4_0", out, &o);
+    return walks.n_again;
+}
+
+static void experts_wait_for_one_another_where_memory_is_short(void **state)
+{
+    (void)state;
+    if (WINDOWS == 1) skip(); /* sanitizers hold memory of their own */
+    const char *model = golden("arch/qwen3_moe"), *type = "q4_0";
+    char all[1024], some[1024];
+    snprintf(all, sizeof all, "%s", scratch("all.gguf"));
+    snprintf(some, sizeof some, "%s", scratch("some.gguf"));
+    struct tms_quantize_options o = {
+        .data = calib_text(3000), .sample_length = 64, .method = "gptq", .types = &type, .n_types = 1, .n_threads = 1};
+    size_t once = walks_of(model, all, o);
+    for (int sequential = 0; sequential < 2; sequential++) {
+        struct tms_result *results;
+        unsigned least = 0;
+        o.sequential = sequential;
+        if (sequential) once = walks_of(model, all, o);
+        o.ram = 1;
+        assert_int_equal(tms_quantize(model, some, &o, &results, NULL, NULL, &err), TMS_EINPUT);
+        const char *says = strstr(err.message, "64 tokens is ");
+        if (!says || sscanf(says, "64 tokens is %u MB", &least) != 1) fail_msg("'%s'", err.message);
+        o.ram = (uint64_t)least * 1000000 + 500000;
+        size_t often = walks_of(model, some, o);
+        if (!(often > once)) fail_msg("%zu walks again, %zu without a limit of %u MB", often, once, least);
+        size_t n, m;
+        uint8_t *a = read_whole(all, &n), *b = read_whole(some, &m);
+        assert_int_equal(n, m);
+        assert_same_bytes(b, a, n, some);
+        free(a);
+        free(b);
+        o.ram = 0;
+    }
+}
+
 /* ---- odd Hessians ---- */
 
 enum { COLS = 64 };
@@ -426,6 +483,7 @@ int main(void)
         cmocka_unit_test(statistics_of_a_folder_serve_its_gguf),
         cmocka_unit_test(stages_of_a_layer_follow_one_another),
         cmocka_unit_test(rarely_seen_experts_are_counted_in_report_and_manifest),
+        cmocka_unit_test(experts_wait_for_one_another_where_memory_is_short),
         cmocka_unit_test(dead_channels_and_damping),
         cmocka_unit_test(files_that_are_damaged_or_lack_hessians_are_refused),
         cmocka_unit_test(activations_that_are_no_numbers_are_refused),
