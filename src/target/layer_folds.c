@@ -397,22 +397,29 @@ static tms_status scale_hessians(struct place *p, struct tms_error *err)
     return status;
 }
 
-/* Finds and folds the scales of a place that has been looked up; a place without readers is none. */
+/* Without matrices that are rounded here there is nothing to gain. */
+static bool is_rounded(const struct place *p)
+{
+    for (size_t i = 0; i < p->n_readers; i++)
+        if (tms_layer_codes_route(p->c, p->readers[i].m.tensor)) return true;
+    return false;
+}
+
+/* Finds and folds the scales of a place that has been looked up. */
 static tms_status settle(struct place *p, struct tms_error *err)
 {
-    bool can = p->n_readers > 0 && is_possible(p);
+    if (!is_rounded(p)) return TMS_OK;
+    bool can = is_possible(p);
     tms_status status = TMS_OK;
-    if (p->n_readers > 0) {
-        p->input = tms_calloc(2 * (uint64_t)p->n, sizeof *p->input);
-        if (!p->input) return tms_fail_memory(err, 2 * (uint64_t)p->n * sizeof *p->input);
-        p->scales = p->input + p->n;
-    }
+    p->input = tms_calloc(2 * (uint64_t)p->n, sizeof *p->input);
+    if (!p->input) return tms_fail_memory(err, 2 * (uint64_t)p->n * sizeof *p->input);
+    p->scales = p->input + p->n;
     if (can) status = measure_input(p, &can, err);
     if (status == TMS_OK && can) status = find_scales(p, &can, err);
     if (status == TMS_OK && can) status = p->behind_norm ? divide_norm(p, err) : divide_rows(p, err);
     if (status == TMS_OK && can) status = multiply_readers(p, err);
     if (status == TMS_OK && can) status = scale_hessians(p, err);
-    if (p->n_readers > 0) ++*(can ? &p->c->n_folded : &p->c->n_unfolded);
+    if (status == TMS_OK) ++*(can ? &p->c->n_folded : &p->c->n_unfolded);
     return status;
 }
 
