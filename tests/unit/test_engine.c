@@ -718,6 +718,36 @@ static void folders_on_grids_run_as_if_decoded_first(void **state)
         }
 }
 
+/* Grids and bitsandbytes' codes as integers with inputs in 8 bits, for few tokens at a time. */
+static void folders_run_in_the_fast_mode(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"nf4:b64",     "fp4:b128", "int8",      "gptq:4:g32", "gptq:3:g64:asym",
+                                        "gptq:8:g128", "awq:g32",  "w4a16:g64", "w2a16:g32",  "w5a16:g128:asym",
+                                        "w8a8",        "nvfp4a16", "mxfp4a16"};
+    const enum tms_cpu own = tms_cpu_level();
+    int32_t ids[N_IDS];
+    some_ids(ids);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const char *path = written(pebble(), "fast", types[i], NULL);
+        struct outcome exact = run(path, ids, N_IDS, (struct way){.n_threads = 1});
+        struct outcome one = run(path, ids, N_IDS, (struct way){.n_threads = 1, .step = 1, .fast = true});
+        double d = distance(one.logits, exact.logits, N_IDS * exact.vocab);
+        print_message("%s: %.1e of the range\n", types[i], d);
+        if (!(d > 0 && d < 0.02)) fail_msg("%s: %g of the range", types[i], d);
+        for (enum tms_cpu level = TMS_CPU_SCALAR; level <= own; level++) {
+            tms_cpu_force(level);
+            struct outcome got =
+                run(path, ids, N_IDS, (struct way){.n_threads = 2, .step = level == own ? 7 : 1, .fast = true});
+            assert_same_logits(&got, &one, types[i]);
+            free_outcome(&got);
+            tms_cpu_force(own);
+        }
+        free_outcome(&exact);
+        free_outcome(&one);
+    }
+}
+
 static void every_dtype_of_folders_runs_as_if_decoded_first(void **state)
 {
     (void)state;
@@ -784,6 +814,7 @@ int main(void)
         cmocka_unit_test(bitsandbytes_folders_run_as_if_decoded_first),
         cmocka_unit_test(int8_outliers_keep_their_precision),
         cmocka_unit_test(folders_on_grids_run_as_if_decoded_first),
+        cmocka_unit_test(folders_run_in_the_fast_mode),
         cmocka_unit_test(every_dtype_of_folders_runs_as_if_decoded_first),
         cmocka_unit_test(models_that_cannot_run_are_refused_in_one_line),
         cmocka_unit_test(ids_outside_the_vocabulary_are_refused),
