@@ -39,6 +39,11 @@ tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool
 uint64_t tms_hessian_packed(size_t n);
 void tms_hessian_pack(const struct tms_hessian *hessian, float *triangle);
 tms_status tms_hessian_unpack(struct tms_hessian **out, const float *triangle, size_t n, struct tms_error *err);
+/* The same for rows first … end - 1 alone, so that a file needs no second matrix in memory; a Hessian to be filled so
+ * is made by tms_hessian_empty and is zero, finished. */
+tms_status tms_hessian_empty(struct tms_hessian **out, size_t n, struct tms_error *err);
+void tms_hessian_pack_rows(const struct tms_hessian *hessian, size_t first, size_t end, float *triangle);
+void tms_hessian_unpack_rows(struct tms_hessian *hessian, size_t first, size_t end, const float *triangle);
 
 /* tr((A - B) H (A - B)ᵀ) for matrices [n_rows][n]: what the layer's output loses, times 2. Rows of products in f32,
  * everything behind them f64. */

@@ -1,0 +1,353 @@
+/* See layer_codes.h. */
+#include "target/layer_codes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "calib/inputs.h"
+#include "target/grid_route.h"
+
+#define DAMP   0.02 /* of the mean of the Hessian's diagonal; 0.005 to 0.1 do nearly as well */
+#define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
+
+/* ---- stages ---- */
+
+static enum tms_stage stage_of(enum tms_linear linear)
+{
+    switch (tms_input_owner(linear)) {
+    case TMS_LINEAR_Q:
+    case TMS_LINEAR_KV_A: return TMS_STAGE_QKV;
+    case TMS_LINEAR_Q_B:
+    case TMS_LINEAR_KV_B:
+    case TMS_LINEAR_K_B:
+    case TMS_LINEAR_V_B: return TMS_STAGE_LATENTS;
+    case TMS_LINEAR_O: return TMS_STAGE_O;
+    case TMS_LINEAR_GATE:
+    case TMS_LINEAR_ROUTER:
+    case TMS_LINEAR_EXPERT_GATE: return TMS_STAGE_GATE_UP;
+    default: return TMS_STAGE_DOWN; /* and the head, which is alone in its layer */
+    }
+}
+
+static bool is_at_work(const struct tms_layer_codes *c, enum tms_linear linear)
+{
+    return c->stage == TMS_STAGE_ALL || stage_of(linear) == c->stage;
+}
+
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage)
+{
+    struct tms_net_matrix m;
+    for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);)
+        if (stage_of(m.linear) == stage) return true;
+    return false;
+}
+
+/* ---- Hessians ---- */
+
+static tms_status make_parts(struct tms_layer_codes *c, enum tms_linear owner, bool experts, struct tms_error *err)
+{
+    size_t n_parts = experts ? c->n_experts : 1;
+    struct tms_hessian ***all = &c->hessians[owner];
+    if (!*all) *all = tms_calloc(n_parts, sizeof **all);
+    return *all ? TMS_OK : tms_fail_memory(err, n_parts * sizeof **all);
+}
+
+tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_error *err)
+{
+    struct tms_layer_codes *c = ctx;
+    size_t part = tap->expert >= 0 ? (size_t)tap->expert : 0;
+    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0 || !is_at_work(c, tap->linear))
+        return TMS_OK;
+    tms_status status = make_parts(c, tap->linear, tap->expert >= 0, err);
+    if (status != TMS_OK) return status;
+    struct tms_hessian **hessian = &c->hessians[tap->linear][part];
+    struct tms_error problem;
+    if (!*hessian) status = tms_hessian_create(hessian, (size_t)tap->cols, err);
+    if (status != TMS_OK) return status;
+    status = tms_hessian_add(*hessian, tap->x, tap->stride, tap->n, c->pool, &problem);
+    return status == TMS_OK ? status
+                            : tms_fail(err, status, "%s: layer %llu: %s", c->t->source->path,
+                                       (unsigned long long)tap->layer, problem.message);
+}
+
+tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stats *stats, uint64_t layer,
+                                struct tms_error *err)
+{
+    struct tms_net_matrix m;
+    tms_status status = TMS_OK;
+    for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        const enum tms_linear owner = tms_input_owner(m.linear);
+        const size_t part = m.expert >= 0 ? (size_t)m.expert : 0;
+        char name[192];
+        status = make_parts(c, owner, m.expert >= 0, err);
+        if (status != TMS_OK || c->hessians[owner][part]) continue;
+        if (tms_net_linear_name(c->net, layer, m.linear, true, name, sizeof name))
+            status = tms_stats_hessian(stats, name, part, (size_t)m.cols, &c->hessians[owner][part], err);
+    }
+    return status;
+}
+
+static void drop_prepared(struct tms_layer_codes *c)
+{
+    tms_feedback_factor_free(&c->factor);
+    tms_gptq_prepared_free(&c->prepared);
+    c->prepared_of = NULL;
+}
+
+void tms_layer_codes_drop_hessians(struct tms_layer_codes *c)
+{
+    drop_prepared(c);
+    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
+        size_t n = i >= TMS_LINEAR_EXPERT_GATE ? (size_t)c->n_experts : 1;
+        for (size_t k = 0; c->hessians[i] && k < n; k++) tms_hessian_free(c->hessians[i][k]);
+        free(c->hessians[i]);
+        c->hessians[i] = NULL;
+    }
+}
+
+void tms_layer_codes_drop(struct tms_layer_codes *c)
+{
+    tms_layer_codes_drop_hessians(c);
+    for (size_t i = 0; i < c->n_made; i++) free(c->codes[i]);
+    c->n_made = 0;
+    free(c->chosen);
+    c->chosen = NULL;
+}
+
+/* ---- codes ---- */
+
+/* The route that a stored matrix takes, if error feedback can make its codes. */
+static struct tms_route *route_of(const struct tms_layer_codes *c, const struct tms_tensor *tensor)
+{
+    struct tms_route *found = NULL;
+    size_t index = (size_t)(tensor - c->t->source->tensors);
+    for (size_t i = 0; i < c->t->n_routes; i++) {
+        struct tms_route *route = &c->t->routes[i];
+        bool rows_only = route->turn.kind == TMS_TURN_NONE || route->turn.kind == TMS_TURN_NEIGHBOURS ||
+                         route->turn.kind == TMS_TURN_HALVES;
+        if (route->source != index) continue;
+        bool blocks = route->kind == TMS_ROUTE_CODEC && !route->moves && tms_block_feedback_knows(route->codec->id);
+        bool grid = route->kind == TMS_ROUTE_GRID && route->turn.kind == TMS_TURN_NONE && !route->grid->moves &&
+                    route->grid->grid.values == TMS_GRID_INT && route->grid->grid.scale_rows == 1;
+        if (found || !rows_only || route->n_parts > 1 || !(blocks || grid)) return NULL;
+        found = route;
+    }
+    return found;
+}
+
+char *tms_layer_codes_path(const struct tms_layer_codes *c, const struct tms_route *route)
+{
+    char name[48];
+    snprintf(name, sizeof name, "codes-%06zu", (size_t)(route - c->t->routes));
+    return tms_path_join(c->work, name);
+}
+
+/* Rows in the output's order: of each head as heads.h says. */
+static void turn_rows(const struct tms_turn *turn, const uint8_t *from, uint8_t *to, uint64_t n_rows, size_t row_bytes)
+{
+    uint64_t rows = turn->rows, half = rows / 2;
+    for (uint64_t head = 0; head < n_rows; head += rows)
+        for (uint64_t i = 0; i < rows; i++) {
+            uint64_t apart = i % 2 * half + i / 2; /* where neighbour i stands when halves are apart */
+            uint64_t out = turn->kind == TMS_TURN_NEIGHBOURS ? i : apart;
+            uint64_t in = turn->kind == TMS_TURN_NEIGHBOURS ? apart : i;
+            memcpy(to + (head + out) * row_bytes, from + (head + in) * row_bytes, row_bytes);
+        }
+}
+
+static tms_status save_codes(struct tms_layer_codes *c, const struct tms_route *route, struct tms_error *err)
+{
+    const struct tms_tensor *made = &c->made[c->n_made - 1];
+    const uint8_t *codes = c->chosen ? c->chosen : c->codes[c->n_made - 1];
+    const uint64_t bytes = c->chosen ? c->n_chosen : made->bytes;
+    struct tms_output *output = NULL;
+    char *path = tms_layer_codes_path(c, route);
+    uint8_t *turned = NULL;
+    tms_status status = path ? TMS_OK : tms_fail_memory(err, 256);
+    if (status == TMS_OK && route->turn.kind != TMS_TURN_NONE) {
+        turned = tms_calloc(made->bytes, 1);
+        if (!turned) status = tms_fail_memory(err, made->bytes);
+        if (turned) turn_rows(&route->turn, codes, turned, made->rows, (size_t)(made->bytes / made->rows));
+    }
+    if (status == TMS_OK) status = tms_output_create(&output, path, bytes, err);
+    if (status == TMS_OK) status = tms_output_write(output, turned ? turned : codes, bytes, 0, err);
+    if (status == TMS_OK)
+        status = tms_output_commit(output, err);
+    else
+        tms_output_discard(output);
+    free(turned);
+    free(path);
+    free(c->chosen);
+    c->chosen = NULL;
+    return status;
+}
+
+/* Room for the codes of a stored tensor, all of its parts. Of grids the net gets the values, and the file the codes. */
+static tms_status make_room(struct tms_layer_codes *c, const struct tms_tensor *tensor, const struct tms_net_matrix *m,
+                            const struct tms_route *route, struct tms_error *err)
+{
+    const struct tms_codec *codec = route->kind == TMS_ROUTE_GRID ? tms_codec(TMS_F32) : route->codec;
+    if (route->kind == TMS_ROUTE_GRID) {
+        const struct tms_grid *g = &route->grid->grid;
+        c->n_chosen = g->rows * (g->cols + 5 * tms_grid_groups(g));
+        c->chosen = tms_calloc(c->n_chosen, 1);
+        if (!c->chosen) return tms_fail_memory(err, c->n_chosen);
+    }
+    if (!tms_grow(&c->codes, &c->cap_codes, c->n_made + 1, sizeof *c->codes))
+        return tms_fail_memory(err, (c->n_made + 1) * sizeof *c->codes);
+    struct tms_tensor *made = &c->made[c->n_made];
+    uint64_t rows = tensor->n_weights / m->cols;
+    *made = (struct tms_tensor){.name = tensor->name,
+                                .type = codec->id,
+                                .n_dims = 2,
+                                .shape = {rows, m->cols},
+                                .rows = rows,
+                                .cols = m->cols,
+                                .n_elems = tensor->n_weights,
+                                .n_weights = tensor->n_weights,
+                                .file = tensor->file,
+                                .bytes = tms_codec_bytes(codec, tensor->n_weights),
+                                .scale = TMS_NO_SCALE};
+    c->codes[c->n_made] = tms_calloc(made->bytes, 1);
+    if (!c->codes[c->n_made]) return tms_fail_memory(err, made->bytes);
+    c->n_made++;
+    return TMS_OK;
+}
+
+static struct tms_hessian *hessian_of(const struct tms_layer_codes *c, const struct tms_net_matrix *m)
+{
+    struct tms_hessian **all = c->hessians[tms_input_owner(m->linear)];
+    return all ? all[m->expert >= 0 ? m->expert : 0] : NULL;
+}
+
+static bool is_seen(const struct tms_hessian *hessian, uint64_t cols)
+{
+    return hessian && hessian->n_tokens >= TMS_LEAST_TOKENS(cols) && hessian->n == cols;
+}
+
+/* What error feedback needs of a Hessian: c->prepared with options of a grid, else c->factor. All matrices of a target
+ * have the same options but for the grid's size in columns, which goes with the Hessian. */
+static tms_status prepare(struct tms_layer_codes *c, const struct tms_net_matrix *m, struct tms_hessian *hessian,
+                          const struct tms_gptq_options *grid, struct tms_error *err)
+{
+    struct tms_error problem;
+    if (c->prepared_of == hessian) return TMS_OK;
+    drop_prepared(c);
+    tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
+    if (status != TMS_OK) return status;
+    status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
+                  : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
+    if (status != TMS_OK)
+        return tms_fail(err, status, "%s: the Hessian of '%s': %s", c->t->source->path, m->tensor->name,
+                        problem.message);
+    c->prepared_of = hessian;
+    const double damp = grid ? c->prepared.damp_used : c->factor.damp;
+    if (damp <= DAMP) return TMS_OK;
+    c->report.n_raised++;
+    if (damp > c->report.most_damp) c->report.most_damp = damp;
+    return TMS_OK;
+}
+
+/* Codes, scales and zero points of a matrix on a grid, into c->chosen, and the values that they stand for. */
+static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_matrix *m, const float *w,
+                               const struct tms_grid_route *route, float *values, struct tms_error *err)
+{
+    const struct tms_grid *g = &route->grid;
+    const uint64_t groups = tms_grid_groups(g), first = m->first_row;
+    struct tms_hessian *hessian = hessian_of(c, m);
+    uint8_t *codes = c->chosen + first * g->cols,
+            *zeros = c->chosen + g->rows * (g->cols + 4 * groups) + first * groups;
+    float *scales = tms_calloc(m->rows * groups, sizeof *scales);
+    tms_status status = scales ? TMS_OK : tms_fail_memory(err, m->rows * groups * sizeof *scales);
+    if (status == TMS_OK && is_seen(hessian, m->cols)) {
+        const struct tms_gptq_options o = {
+            .affine = {.bits = g->bits, .symmetric = route->rounding.symmetric, .norm = 2.4F},
+            .group = (size_t)g->group,
+            .order = TMS_GPTQ_GROUP_AWARE,
+            .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
+            .damp = DAMP};
+        struct tms_gptq_result result = {0};
+        status = prepare(c, m, hessian, &o, err);
+        if (status == TMS_OK)
+            status = tms_gptq_with(&result, w, (size_t)m->cols, (size_t)m->rows, &c->prepared, c->pool, err);
+        if (status == TMS_OK) {
+            memcpy(codes, result.codes, m->rows * m->cols);
+            memcpy(zeros, result.zeros, m->rows * groups);
+            memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
+            c->report.n_feedback++;
+        }
+        tms_gptq_free(&result);
+    } else if (status == TMS_OK) {
+        struct tms_grid part = *g;
+        part.rows = m->rows;
+        tms_grid_round(&part, &route->rounding, w, 0, m->rows, scales, g->has_zeros ? zeros : NULL, codes);
+        c->report.n_unseen++;
+    }
+    if (status == TMS_OK) {
+        struct tms_grid part = *g;
+        part.rows = m->rows;
+        memcpy(c->chosen + g->rows * g->cols + first * groups * sizeof *scales, scales,
+               m->rows * groups * sizeof *scales);
+        tms_grid_apply(&part, scales, g->has_zeros ? zeros : NULL, 0, m->rows, 0, g->cols, codes, (size_t)g->cols,
+                       values, (size_t)g->cols);
+    }
+    free(scales);
+    return status;
+}
+
+static tms_status encode_matrix(struct tms_layer_codes *c, const struct tms_net_matrix *m, const float *w,
+                                const struct tms_route *route, uint8_t *codes, struct tms_error *err)
+{
+    struct tms_hessian *hessian = hessian_of(c, m);
+    if (!is_seen(hessian, m->cols)) {
+        uint64_t mats = c->t->outs[route->out].n_dims > 2 && m->expert >= 0 ? (uint64_t)m->expert : 0;
+        c->report.n_unseen++;
+        if (route->weights)
+            route->codec->encode_weighted(w, route->weights + mats * m->cols, codes, m->rows, m->cols);
+        else
+            route->codec->encode(w, codes, m->rows * m->cols);
+        return TMS_OK;
+    }
+    const struct tms_block_feedback_options o = {.n_sweeps = SWEEPS, .hessian = hessian};
+    tms_status status = prepare(c, m, hessian, NULL, err);
+    if (status == TMS_OK)
+        status = tms_block_feedback(codes, route->codec->id, w, (size_t)m->rows, &c->factor, &o, NULL, c->pool, err);
+    c->report.n_feedback++;
+    return status;
+}
+
+tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struct tms_error *err)
+{
+    struct tms_net_matrix m;
+    const struct tms_tensor *tensor = NULL;
+    struct tms_route *route = NULL;
+    tms_status status = TMS_OK;
+    size_t n = 0;
+    for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);) n++;
+    if (!tms_grow(&c->made, &c->cap_made, n, sizeof *c->made)) return tms_fail_memory(err, n * sizeof *c->made);
+    for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        if (!is_at_work(c, m.linear)) continue;
+        if (m.tensor != tensor) { /* the one before is complete */
+            if (route) status = save_codes(c, route, err);
+            tensor = m.tensor;
+            route = route_of(c, tensor);
+            if (route && status == TMS_OK) status = make_room(c, tensor, &m, route, err);
+        }
+        if (!route || status != TMS_OK) continue;
+        float *w = tms_calloc(m.rows, m.cols * sizeof *w);
+        if (!w) return tms_fail_memory(err, m.rows * m.cols * sizeof *w);
+        const struct tms_codec *codec = tms_codec(c->made[c->n_made - 1].type);
+        uint8_t *codes = c->codes[c->n_made - 1] + tms_codec_bytes(codec, m.first_row * m.cols);
+        tms_net_matrix_values(c->net, layer, at, w);
+        if (route->kind == TMS_ROUTE_GRID)
+            status = choose_codes(c, &m, w, route->grid, (float *)(void *)codes, err);
+        else
+            status = encode_matrix(c, &m, w, route, codes, err);
+        if (status == TMS_OK) tms_net_replace(c->net, layer, at, &c->made[c->n_made - 1], codes);
+        free(w);
+    }
+    if (route && status == TMS_OK) status = save_codes(c, route, err);
+    return status;
+}
