@@ -138,6 +138,11 @@ void tms_grid_decode(const struct tms_grid *grid, const uint8_t *stored, const f
 {
     enum { ROWS = 16, COLS = 256 }; /* a tile of codes that stays in the first cache */
     uint8_t codes[ROWS * COLS];
+    if (grid->layout == TMS_GRID_BYTES && grid->values != TMS_GRID_INT) { /* they are as they should be */
+        tms_grid_apply(grid, scales, zeros, row, n_rows, col, n_cols, stored + row * grid->row_bytes + col,
+                       (size_t)grid->row_bytes, out, ld);
+        return;
+    }
     for (uint64_t r = 0; r < n_rows; r += ROWS) {
         uint64_t some_rows = n_rows - r < ROWS ? n_rows - r : ROWS;
         for (uint64_t c = 0; c < n_cols; c += COLS) {
