@@ -15,44 +15,27 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tamis=$here/../build/release/tamis
+program=$here/../build/release/tamis
 scratch=${TMPDIR:-/tmp}/tamis-bench
 model=
 data=
 options=()
-
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
-}
-
-while [ $# -gt 0 ]; do
-  case $1 in
-    --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --model) model=${2:?--model needs a folder}; shift 2 ;;
-    --data) data=${2:?--data needs a file}; shift 2 ;;
-    --samples | --seqlen | --bits | --group | --threads | --repetitions) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-    --json) options+=("$1"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "bench/calibrate.sh: unknown option $1" >&2; exit 1 ;;
-    *) tamis=$1; shift ;;
-  esac
-done
+# shellcheck source=/dev/null
+. "$here/common.sh"
+arguments "scratch model data" "samples seqlen bits group threads repetitions" "$@"
 
 python=${PYTHON:-python3}
 if ! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("gptqmodel") is None)'; then
-  echo "bench/calibrate.sh: $python has no GPTQModel: set PYTHON to one that has" >&2
-  exit 1
+  fail "$python has no GPTQModel: set PYTHON to one that has"
 fi
-if [ ! -x "$tamis" ]; then
-  echo "bench/calibrate.sh: no tamis at $tamis: build it, or name it" >&2
-  exit 1
+if [ ! -x "$program" ]; then
+  fail "no tamis at $program: build it, or name it"
 fi
 if [ ! -d "$model" ] || [ ! -f "$data" ]; then
-  echo "bench/calibrate.sh: --model FOLDER and --data TEXT are needed" >&2
-  exit 1
+  fail "--model FOLDER and --data TEXT are needed"
 fi
 
 mkdir -p "$scratch"
 "${CC:-cc}" -std=gnu11 -O2 -o "$scratch/measure" "$here/measure.c"
-exec python3 -B "$here/calibrate_speed.py" --tamis "$tamis" --python "$python" --model "$model" --data "$data" \
+exec python3 -B "$here/calibrate_speed.py" --tamis "$program" --python "$python" --model "$model" --data "$data" \
   --measure "$scratch/measure" --scratch "$scratch" "${options[@]}"

@@ -18,29 +18,15 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tamis=$here/../build/release/tamis
+program=$here/../build/release/tamis
 scratch=${TMPDIR:-/tmp}/tamis-quality
 options=()
+# shellcheck source=/dev/null
+. "$here/common.sh"
+arguments "scratch" "model data eval types methods samples chunks llama threads markdown=" "$@"
 
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
-}
-
-while [ $# -gt 0 ]; do
-  case $1 in
-    --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --model | --data | --eval | --types | --methods | --samples | --chunks | --llama | --threads)
-      options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-    --markdown) options+=("$1"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "bench/quality.sh: unknown option $1" >&2; exit 1 ;;
-    *) tamis=$1; shift ;;
-  esac
-done
-
-if [ ! -x "$tamis" ]; then
-  echo "bench/quality.sh: no tamis at $tamis: build it, or name it" >&2
-  exit 1
+if [ ! -x "$program" ]; then
+  fail "no tamis at $program: build it, or name it"
 fi
 mkdir -p "$scratch"
-exec python3 -B "$here/quality.py" --tamis "$tamis" --scratch "$scratch" "${options[@]}"
+exec python3 -B "$here/quality.py" --tamis "$program" --scratch "$scratch" "${options[@]}"
