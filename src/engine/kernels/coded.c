@@ -20,7 +20,7 @@ TMS_INLINE void tms_coded_signed_body(const uint8_t *restrict codes, int16_t *re
     for (size_t i = 0; i < n; i += 64) {
         const size_t end = i + 64 < n ? i + 64 : n;
         __builtin_prefetch((const void *)((uintptr_t)codes + i + AHEAD));
-        for (size_t k = i; k < end; k++) values[k] = (int8_t)codes[k];
+        for (size_t k = i; k < end; k++) values[k] = (int16_t)((codes[k] ^ 128) - 128);
     }
 }
 TMS_BY_CPU(extern, tms_coded_signed, (const uint8_t *codes, int16_t *values, size_t n), (codes, values, n))
