@@ -158,6 +158,19 @@ tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool
     return TMS_OK;
 }
 
+void tms_hessian_shrink(struct tms_hessian *hessian, double share)
+{
+    const size_t n = hessian->n, step = hessian->ld + 1;
+    double sum = 0;
+    if (hessian->shrunk) return;
+    hessian->shrunk = true;
+    for (size_t i = 0; i < n; i++) sum += (double)hessian->h[i * step];
+    for (size_t i = 0; i < n; i++) {
+        float *entry = &hessian->h[i * step];
+        *entry = (float)(*entry > 0 ? (double)*entry * (1 + share) : 1e-6 * sum / (double)n);
+    }
+}
+
 uint64_t tms_hessian_packed(size_t n)
 {
     return (uint64_t)n * (n + 1) / 2;

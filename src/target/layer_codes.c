@@ -14,7 +14,8 @@
 #include "target/grid_route.h"
 #include "target/layer_folds.h"
 
-#define DAMP   0.02 /* of the mean of the Hessian's diagonal; 0.005 to 0.1 do nearly as well */
+#define SHRINK 0.03 /* of each entry of the Hessian's diagonal (tms_hessian_shrink) */
+#define DAMP   1e-5 /* of its mean: only for what rounding errors might make of the factor */
 #define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
 
 /* ---- stages ---- */
@@ -288,6 +289,7 @@ static tms_status prepare(struct tms_layer_codes *c, const char *name, struct tm
     tms_layer_codes_changed(c);
     tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
     if (status != TMS_OK) return status;
+    tms_hessian_shrink(hessian, SHRINK);
     status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
                   : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
     if (status != TMS_OK)
