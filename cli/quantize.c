@@ -140,7 +140,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
          "also change tensors that are quantized already (loses more)"},
         {"method", 0, OPTION_TEXT, &o->method, "NAME",
          "how codes are found: rtn (default), search (by --imatrix); over --data gptq (error feedback), awq, "
-         "smooth (scales of inputs), awq+gptq, smooth+gptq"},
+         "smooth (scales of inputs), awq+gptq, smooth+gptq; hqq (zero points, needs no text)"},
         {"data", 0, OPTION_TEXT, &o->data, "TEXT",
          "the text of such a method, or FILE.jsonl with one {\"text\": …} a line"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N",
