@@ -15,37 +15,23 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-library=$here/../build/release/libtamis.a
+program=$here/../build/release/libtamis.a
 scratch=${TMPDIR:-/tmp}/tamis-bench
 options=()
+# shellcheck source=/dev/null
+. "$here/common.sh"
+arguments "scratch" "types only rows repetitions milliseconds" "$@"
 
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
-}
-
-while [ $# -gt 0 ]; do
-  case $1 in
-    --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --types | --only | --rows | --repetitions | --milliseconds) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-    --json) options+=("$1"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "bench/codecs.sh: unknown option $1" >&2; exit 1 ;;
-    *) library=$1; shift ;;
-  esac
-done
-
-ggml=${GGML_LIB:-${INTEROP_SCRATCH:-${TMPDIR:-/tmp}/tamis-peers}/llama-build/bin/libggml-base.so}
+ggml=${GGML_LIB:-$(peer llama-build/bin/libggml-base.so)}
 if [ ! -f "$ggml" ]; then
-  echo "bench/codecs.sh: no ggml at $ggml: set GGML_LIB, or run tests/interop/run.sh --setup" >&2
-  exit 1
+  fail "no ggml at $ggml: set GGML_LIB, or run tests/interop/run.sh --setup"
 fi
-if [ ! -f "$library" ]; then
-  echo "bench/codecs.sh: no libtamis at $library: build it, or name it" >&2
-  exit 1
+if [ ! -f "$program" ]; then
+  fail "no libtamis at $program: build it, or name it"
 fi
 
 mkdir -p "$scratch"
 read -r -a libraries <<<"$(pkg-config --libs jansson libxxhash)"
 "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -I"$here/../src" -I"$here/../include" -o "$scratch/codec_speed" \
-  "$here/codec_speed.c" "$library" "${libraries[@]}" -lm -lpthread -ldl
+  "$here/codec_speed.c" "$program" "${libraries[@]}" -lm -lpthread -ldl
 exec "$scratch/codec_speed" "$(realpath "$ggml")" "${options[@]}"

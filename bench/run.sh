@@ -13,47 +13,24 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tamis=$here/../build/release/tamis
+program=$here/../build/release/tamis
 scratch=${TMPDIR:-/tmp}/tamis-bench
 model=
 options=()
+# shellcheck source=/dev/null
+. "$here/common.sh"
+arguments "scratch model" "types threads repetitions" "$@"
 
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
-}
-
-while [ $# -gt 0 ]; do
-  case $1 in
-    --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --model) model=${2:?--model needs a file}; shift 2 ;;
-    --types | --threads | --repetitions) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-    --json) options+=("$1"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "bench/run.sh: unknown option $1" >&2; exit 1 ;;
-    *) tamis=$1; shift ;;
-  esac
-done
-
-llama_quantize=${LLAMA_QUANTIZE:-${INTEROP_SCRATCH:-${TMPDIR:-/tmp}/tamis-peers}/llama-build/bin/llama-quantize}
+llama_quantize=${LLAMA_QUANTIZE:-$(peer llama-build/bin/llama-quantize)}
 if [ ! -x "$llama_quantize" ]; then
-  echo "bench/run.sh: no llama-quantize at $llama_quantize: set LLAMA_QUANTIZE, or run tests/interop/run.sh --setup" >&2
-  exit 1
+  fail "no llama-quantize at $llama_quantize: set LLAMA_QUANTIZE, or run tests/interop/run.sh --setup"
 fi
-if [ ! -x "$tamis" ]; then
-  echo "bench/run.sh: no tamis at $tamis: build it, or name it" >&2
-  exit 1
+if [ ! -x "$program" ]; then
+  fail "no tamis at $program: build it, or name it"
 fi
 
 mkdir -p "$scratch"
 "${CC:-cc}" -std=gnu11 -O2 -o "$scratch/measure" "$here/measure.c"
-if [ -z "$model" ]; then
-  model=$scratch/random-301m.f32.gguf
-  if [ ! -f "$model" ]; then
-    echo "writing $model" >&2
-    "${CC:-cc}" -std=c11 -O2 -o "$scratch/make_model" "$here/make_model.c"
-    "$scratch/make_model" "$model.partial"
-    mv "$model.partial" "$model"
-  fi
-fi
-exec python3 "$here/quantize_speed.py" --tamis "$tamis" --llama-quantize "$llama_quantize" --model "$model" \
+if [ -z "$model" ]; then model=$(random_model); fi
+exec python3 "$here/quantize_speed.py" --tamis "$program" --llama-quantize "$llama_quantize" --model "$model" \
   --measure "$scratch/measure" --scratch "$scratch" "${options[@]}"

@@ -14,37 +14,21 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-library=$here/../build/release/libtamis.a
+program=$here/../build/release/libtamis.a
 scratch=${TMPDIR:-/tmp}/tamis-bench
 models=$here/../models/pebble
 data=
 options=()
+# shellcheck source=/dev/null
+. "$here/common.sh"
+arguments "scratch models data" "repetitions" "$@"
 
-usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
-}
-
-while [ $# -gt 0 ]; do
-  case $1 in
-    --scratch) scratch=${2:?--scratch needs a folder}; shift 2 ;;
-    --models) models=${2:?--models needs folders}; shift 2 ;;
-    --data) data=${2:?--data needs a file}; shift 2 ;;
-    --repetitions) options+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-    --json) options+=("$1"); shift ;;
-    -h | --help) usage; exit 0 ;;
-    -*) echo "bench/tokenize.sh: unknown option $1" >&2; exit 1 ;;
-    *) library=$1; shift ;;
-  esac
-done
-
-python=${PYTHON:-${INTEROP_SCRATCH:-${TMPDIR:-/tmp}/tamis-peers}/venv/bin/python}
+python=${PYTHON:-$(peer venv/bin/python)}
 if ! "$python" -c 'import tokenizers' 2>/dev/null; then
-  echo "bench/tokenize.sh: $python has no library tokenizers: set PYTHON, or run tests/interop/run.sh --setup" >&2
-  exit 1
+  fail "$python has no library tokenizers: set PYTHON, or run tests/interop/run.sh --setup"
 fi
-if [ ! -f "$library" ]; then
-  echo "bench/tokenize.sh: no libtamis at $library: build it, or name it" >&2
-  exit 1
+if [ ! -f "$program" ]; then
+  fail "no libtamis at $program: build it, or name it"
 fi
 
 mkdir -p "$scratch"
@@ -54,5 +38,5 @@ if [ -z "$data" ]; then
 fi
 read -r -a libraries <<<"$(pkg-config --libs jansson libxxhash libpcre2-8)"
 "${CC:-cc}" -std=c11 -D_GNU_SOURCE -O2 -I"$here/../src" -I"$here/../include" -o "$scratch/tokenize_speed" \
-  "$here/tokenize_speed.c" "$library" "${libraries[@]}" -lm -lpthread
+  "$here/tokenize_speed.c" "$program" "${libraries[@]}" -lm -lpthread
 exec "$python" -B "$here/tokenize_speed.py" --program "$scratch/tokenize_speed" --data "$data" --models "$models" "${options[@]}"

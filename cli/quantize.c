@@ -15,13 +15,19 @@ struct job {
 
 static json_t *result_json(const struct tms_result *r)
 {
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:b}", "type", r->type, "path",
-                     r->path, "files", (json_int_t)r->n_files, "file_bytes", (json_int_t)r->file_bytes, "tensor_bytes",
-                     (json_int_t)r->tensor_bytes, "bits_per_weight",
-                     r->n_parameters ? 8.0 * (double)r->tensor_bytes / (double)r->n_parameters : 0.0, "rms_error",
-                     r->rms_error, "rms_weight", r->rms_weight, "thread_seconds", r->thread_seconds,
-                     "tensors_quantized", (json_int_t)r->n_quantized, "tensors_kept", (json_int_t)r->n_kept,
-                     "tensors_fallback", (json_int_t)r->n_fallbacks, "verified", r->verified);
+    json_t *json = json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:b}", "type", r->type, "path", r->path, "files",
+        (json_int_t)r->n_files, "file_bytes", (json_int_t)r->file_bytes, "tensor_bytes", (json_int_t)r->tensor_bytes,
+        "bits_per_weight", r->n_parameters ? 8.0 * (double)r->tensor_bytes / (double)r->n_parameters : 0.0, "rms_error",
+        r->rms_error, "rms_weight", r->rms_weight, "thread_seconds", r->thread_seconds, "tensors_quantized",
+        (json_int_t)r->n_quantized, "tensors_kept", (json_int_t)r->n_kept, "tensors_fallback",
+        (json_int_t)r->n_fallbacks, "verified", r->verified);
+    if (r->n_seen + r->n_unseen)
+        json_object_set_new(json, "calibrated",
+                            json_pack("{s:I, s:I, s:I, s:f}", "matrices", (json_int_t)r->n_seen,
+                                      "matrices_too_rarely_seen", (json_int_t)r->n_unseen, "damping_raised",
+                                      (json_int_t)r->n_raised, "largest_damping", r->most_damp));
+    return json;
 }
 
 static void print_table(const struct job *job, const struct tms_result *results, double seconds, uint64_t source_bytes)
@@ -125,7 +131,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
     struct tms_quantize_options *o = &job.options;
     struct recipe_options recipe = {.tensor_types_file = NULL};
     const char *to = NULL, *types[64];
-    struct option options[17 + N_RECIPE_OPTIONS] = {
+    struct option options[20 + N_RECIPE_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
@@ -142,10 +148,16 @@ int run_quantize(const struct command *self, int argc, char **argv)
          "how codes are found: rtn (default), search (by --imatrix); over --data gptq (error feedback), awq, "
          "smooth (scales of inputs), awq+gptq, smooth+gptq; hqq (zero points, needs no text)"},
         {"data", 0, OPTION_TEXT, &o->data, "TEXT",
-         "the text of such a method, or FILE.jsonl with one {\"text\": …} a line"},
+         "the text of such a method, or FILE.jsonl with one {\"text\": …} or {\"messages\": […]} a line"},
+        {"stats", 0, OPTION_TEXT, &o->stats, "STATS",
+         "instead of a text: the Hessians of `tamis calibrate --keep-hessian`; one file for all types"},
+        {"sequential", 0, OPTION_FLAG, &o->sequential, NULL,
+         "gptq: later matrices of a layer see what the codes of earlier ones make (several walks)"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N",
          "with --data: at most so many sequences of the text (default: all)"},
         {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "with --data: tokens of a sequence (default: 512)"},
+        {"template", 0, OPTION_TEXT, &o->template_name, "NAME",
+         "with --data: write messages in FILE.jsonl like this (default: as the model's own chat template)"},
         {"ram", 0, OPTION_SIZE, &o->ram, "SIZE", "with --data: most memory to use (8G, 300M)"},
         {"max-shard-size", 0, OPTION_SIZE, &o->max_shard_bytes, "SIZE",
          "folders: bytes per safetensors file (default 50G)"},
@@ -156,7 +168,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    recipe_option_rows(options + 17, &recipe, o);
+    recipe_option_rows(options + 20, &recipe, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");

@@ -35,12 +35,13 @@ _tamis()
     inspect) options="--to --tensors" ;;
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify --provenance --manifest" ;;
     llama-quantize) options="$recipe --allow-requantize --dry-run" ;;
-    quantize) options="$recipe --allow-requantize --method --data --samples --seqlen --ram --to --output --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    quantize) options="$recipe --allow-requantize --to --output --method --data --stats --sequential --samples --seqlen --template --ram --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     check) options="--for" ;;
     diff) options="--all" ;;
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;
     explain) options="--model --tensor" ;;
-    calibrate) options="--data --output --samples --seqlen --seed --no-bos --parse-special --imatrix --process-output --ram" ;;
+    calibrate) options="--data --output --samples --seqlen --seed --template --no-bos --parse-special --imatrix --process-output
+        --hessian --keep-hessian --histogram --ram" ;;
     eval) options="--data --ids --base --style --ctx --chunks --no-bos --ram --kv --kv-keep-first --kv-keep-last --fast --llm-int8 --tasks" ;;
     run) options="--prompt --file --ids --n-predict --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n --seed
         --stop --ignore-eos --echo --special --no-special --no-parse-special --ctx --kv --kv-keep-first --kv-keep-last --exact --llm-int8 --logits --hidden" ;;

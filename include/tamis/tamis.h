@@ -196,9 +196,12 @@ struct tms_quantize_options {
                          * found over it; "awq+gptq", "smooth+gptq": both; "hqq": zero points, without
                          * a text (man page) */
     const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
+    const char *stats;  /* or what tms_calibrate made of one, with Hessians: no text, no walk */
+    bool sequential;    /* later matrices of a layer see the inputs that the new codes of earlier ones make */
     uint64_t n_samples, sample_length;
-    uint64_t ram;             /* most memory of the walk over the text, in bytes; 0: no limit */
-    bool leave_output_tensor; /* output.weight stays as it is */
+    const char *template_name; /* of conversations in .jsonl */
+    uint64_t ram;              /* most memory of the walk over the text, in bytes; 0: no limit */
+    bool leave_output_tensor;  /* output.weight stays as it is */
     const char *output_tensor_type, *token_embedding_type; /* "q8_0"; or NULL */
     const char *const *tensor_types; /* "REGEX=TYPE"; the first that matches a tensor's name counts */
     size_t n_tensor_types;
@@ -224,6 +227,10 @@ struct tms_result {
     uint64_t n_parameters;
     size_t n_tensors;
     size_t n_quantized, n_kept, n_fallbacks; /* tensors */
+    /* of methods that know the inputs: matrices that are rounded by them, and those that too few tokens reached;
+     * Hessians whose damping was raised to make them positive definite, and the most that one needed */
+    size_t n_seen, n_unseen, n_raised;
+    double most_damp;
     double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights; with :dq before absmax is quantized */
     double rms_weight;     /* sqrt(mean source^2) */
     double thread_seconds; /* encoding, comparing, writing, summed over threads */
@@ -708,15 +715,21 @@ struct tms_calibrate_progress {
 };
 
 struct tms_calibrate_options {
-    const char *data;   /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} a line */
-    uint64_t n_samples; /* at most so many sequences; 0: all */
-    uint64_t length;    /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
-    bool draw;          /* the samples are drawn by `seed`; else they are the first ones */
+    /* a text in UTF-8, or (a name that ends in .jsonl) one {"text": "…"} or {"messages": [{"role": "…", "content":
+     * "…"}, …]} a line */
+    const char *data;
+    const char *template_name; /* family of chat templates for messages (tms_chat_template_at); NULL: the model's */
+    uint64_t n_samples;        /* at most so many sequences; 0: all */
+    uint64_t length; /* tokens of a sequence; 0: 512. A line of JSONL that is longer is cut, a shorter one stays */
+    bool draw;       /* the samples are drawn by `seed`; else they are the first ones */
     uint64_t seed;
     bool no_bos;         /* no BOS in front of a sequence, whatever the vocabulary says */
     bool parse_special;  /* the texts of special tokens are special tokens */
     const char *imatrix; /* also write an importance matrix here: .dat in the old format, else GGUF; or NULL */
     bool process_output; /* the importance matrix has an entry of the output layer, too */
+    bool hessian;        /* Hessians of the layer in work: dead channels and damping are told */
+    bool keep_hessian;   /* they stay in the file (method gptq with `stats`) */
+    bool histogram;      /* a histogram of each input */
     uint64_t ram;        /* most memory in bytes; 0: what 2048 tokens at a time and one layer need */
     unsigned n_threads;  /* 0: all processors; the same result */
     void (*progress)(void *ctx, const struct tms_calibrate_progress *progress);
@@ -728,6 +741,7 @@ struct tms_coverage {
     uint64_t layer;
     size_t n_experts;
     uint64_t *tokens; /* [n_experts] */
+    uint64_t least;   /* fewer tokens than this are too few for method gptq, which then rounds plainly */
 };
 
 struct tms_calibrate_result {
@@ -735,7 +749,12 @@ struct tms_calibrate_result {
     uint64_t resumed_at; /* layers that an earlier run had finished */
     size_t n_coverage;
     struct tms_coverage *coverage; /* layers with experts */
-    uint64_t planned_bytes;        /* with options.ram: memory that the plan counts with */
+    /* with options.hessian */
+    size_t n_hessians;
+    size_t n_dead;          /* channels that were 0 for all tokens */
+    size_t n_raised;        /* Hessians that needed more damping than 0.01 */
+    double most_damp;       /* that any of them needed, as a share of the mean of its diagonal */
+    uint64_t planned_bytes; /* with options.ram: memory that the plan counts with */
     double seconds;
 };
 

@@ -45,36 +45,39 @@ static void tell(void *ctx, uint64_t layer, double share)
     r->options->progress(r->options->progress_ctx, &p);
 }
 
-/* Room for the sums of a layer's inputs, which together are narrower than 8 hidden states, but for those of experts. */
+static bool wants_hessians(const struct run *r)
+{
+    return r->options->hessian || r->options->keep_hessian;
+}
+
+/* Room for the sums of a layer's inputs, and for factors of their Hessians. */
 static uint64_t bytes_of_inputs(const struct run *r)
 {
-    return 24 * r->info.hidden * (8 + 2 * r->info.n_experts);
+    uint64_t widest = 0;
+    struct tms_net_matrix m;
+    for (uint64_t i = 0; wants_hessians(r) && i <= r->info.n_layers; i++)
+        for (size_t at = 0; tms_net_matrix(r->net, i, &at, &m);)
+            if (m.cols > widest) widest = m.cols;
+    return tms_inputs_bytes(&r->inputs, r->net, r->info.n_layers) + widest * (widest + 32) * 8;
 }
 
 /* Everything that a run's hidden states depend on. */
 static json_t *about_run(const struct run *r)
 {
-    char fingerprint[24], data[24];
+    char fingerprint[TMS_FINGERPRINT], data[24];
     const struct tms_samples *s = &r->samples;
     uint64_t hash = XXH3_64bits(s->ids, s->n_tokens * sizeof *s->ids);
-    snprintf(fingerprint, sizeof fingerprint, "%016llx", (unsigned long long)tms_net_fingerprint(r->net));
+    tms_net_fingerprint_text(r->net, fingerprint);
     snprintf(data, sizeof data, "%016llx",
              (unsigned long long)XXH3_64bits_withSeed(s->starts, (s->n + 1) * sizeof *s->starts, hash));
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "format", 1, "tamis", TAMIS_VERSION,
+    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:b}", "format", 1, "tamis", TAMIS_VERSION,
                      "fingerprint", fingerprint, "architecture", r->source->arch->class_name, "data",
                      tms_path_base(r->options->data), "ids", data, "sequences", (json_int_t)s->n, "seqlen",
-                     (json_int_t)s->longest, "tokens", (json_int_t)s->n_tokens);
-}
-
-static void count_experts(struct run *r, uint64_t layer)
-{
-    const struct tms_input *in = &r->inputs.layer.of[TMS_LINEAR_EXPERT_GATE];
-    struct tms_coverage *c = &r->result->coverage[r->result->n_coverage];
-    if (!in->cols || !(c->tokens = tms_calloc(in->parts, sizeof *c->tokens))) return;
-    c->layer = layer;
-    c->n_experts = in->parts;
-    memcpy(c->tokens, in->counts, in->parts * sizeof *c->tokens);
-    r->result->n_coverage++;
+                     (json_int_t)s->longest, "tokens", (json_int_t)s->n_tokens, "hessians",
+                     r->options->keep_hessian ? "kept"
+                     : r->options->hessian    ? "seen"
+                                              : "none",
+                     "histograms", r->options->histogram);
 }
 
 /* One layer (n_layers: the input of the output layer) for all sequences. */
@@ -85,8 +88,9 @@ static tms_status walk_layer(struct run *r, uint64_t layer, struct tms_error *er
     /* hidden states get their name at the end of this, and only then is the layer done: a run that is killed between
      * the two does it again */
     if (status == TMS_OK) status = tms_layers_run(&r->layers, layer, true, err);
-    if (status == TMS_OK) count_experts(r, layer);
-    if (status == TMS_OK) status = tms_stats_write_layer(stats, r->net, layer, &r->inputs.layer, err);
+    if (status == TMS_OK) status = tms_inputs_finish(&r->inputs, err);
+    if (status == TMS_OK)
+        status = tms_stats_write_layer(stats, r->net, layer, &r->inputs.layer, r->options->keep_hessian, r->pool, err);
     if (status == TMS_OK && layer > 0) tms_layers_forget(&r->layers, layer);
     tms_inputs_clear(&r->inputs);
     free(stats);
@@ -107,10 +111,43 @@ static tms_status name_weights(struct run *r, struct tms_error *err)
                 json_decref(weights);
                 return tms_fail_memory(err, 4096);
             }
-            if (l <= TMS_LINEAR_EXPERT_DOWN)
-                r->result->n_inputs += tms_input_owner((enum tms_linear)l) == (enum tms_linear)l;
+            r->result->n_inputs += tms_input_owner((enum tms_linear)l) == (enum tms_linear)l;
         }
     return json_object_set_new(r->about, "weights", weights) == 0 ? TMS_OK : tms_fail_memory(err, 4096);
+}
+
+/* What is told of a layer, out of the file: an earlier run may have made it. */
+static tms_status tell_layer(struct run *r, const struct tms_stats *stats, uint64_t layer, struct tms_error *err)
+{
+    struct tms_hessians_seen seen = {0};
+    tms_status status = TMS_OK;
+    for (int l = 0; l <= TMS_LINEAR_EXPERT_DOWN && status == TMS_OK; l++) {
+        char input[192];
+        if (tms_input_owner((enum tms_linear)l) != (enum tms_linear)l ||
+            !tms_net_linear_name(r->net, layer, (enum tms_linear)l, false, input, sizeof input))
+            continue;
+        status = tms_stats_hessians_seen(stats, input, &seen, err);
+        if (status != TMS_OK || l != TMS_LINEAR_EXPERT_GATE) continue;
+        struct tms_coverage *c = &r->result->coverage[r->result->n_coverage];
+        status = tms_stats_counts(stats, input, &c->tokens, &c->n_experts, err);
+        c->layer = layer;
+        c->least = TMS_LEAST_TOKENS(r->info.hidden);
+        r->result->n_coverage += c->tokens != NULL;
+    }
+    r->result->n_hessians += seen.n;
+    r->result->n_dead += seen.n_dead;
+    r->result->n_raised += seen.n_raised;
+    if (seen.most_damp > r->result->most_damp) r->result->most_damp = seen.most_damp;
+    return status;
+}
+
+static tms_status tell_findings(struct run *r, struct tms_error *err)
+{
+    struct tms_stats *stats = NULL;
+    tms_status status = tms_stats_open(&stats, r->path, err);
+    for (uint64_t i = 0; i <= r->info.n_layers && status == TMS_OK; i++) status = tell_layer(r, stats, i, err);
+    tms_stats_close(stats);
+    return status;
 }
 
 static tms_status open_model(struct run *r, struct tms_error *err)
@@ -125,13 +162,17 @@ static tms_status open_model(struct run *r, struct tms_error *err)
     if (status != TMS_OK) return status;
     tms_net_describe(r->net, &r->info);
     status = tms_tokenizer_open(&tokenizer, r->source, err);
-    if (status == TMS_OK) status = tms_samples_read(&r->samples, tokenizer, r->info.vocab, r->options, err);
+    if (status == TMS_OK) status = tms_samples_read(&r->samples, tokenizer, r->model, r->info.vocab, r->options, err);
     tms_tokenizer_close(tokenizer);
     if (status != TMS_OK) return status;
-    r->inputs = (struct tms_inputs){.pool = r->pool, .n_experts = (size_t)r->info.n_experts};
+    r->inputs = (struct tms_inputs){.pool = r->pool,
+                                    .model = r->model,
+                                    .n_experts = (size_t)r->info.n_experts,
+                                    .hessians = wants_hessians(r),
+                                    .histograms = r->options->histogram};
     tms_net_tap(r->net, tms_inputs_add, &r->inputs);
-    r->result->coverage = tms_calloc(r->info.n_layers, sizeof *r->result->coverage);
-    if (!r->result->coverage) return tms_fail_memory(err, r->info.n_layers * sizeof *r->result->coverage);
+    r->result->coverage = tms_calloc(r->info.n_layers + 1, sizeof *r->result->coverage);
+    if (!r->result->coverage) return tms_fail_memory(err, (r->info.n_layers + 1) * sizeof *r->result->coverage);
     r->about = about_run(r);
     return r->about ? TMS_OK : tms_fail_memory(err, 4096);
 }
@@ -166,6 +207,7 @@ static tms_status walk(struct run *r, struct tms_error *err)
     if (status == TMS_OK) status = tms_stats_join(r->path, r->work, r->info.n_layers + 1, r->about, err);
     if (status == TMS_OK && r->options->imatrix)
         status = tms_imatrix_write(r->options->imatrix, r->path, r->options->process_output, err);
+    if (status == TMS_OK) status = tell_findings(r, err);
     if (status == TMS_OK) tms_work_remove(r->work);
     return status;
 }

@@ -409,6 +409,10 @@ static tms_status read_stats(struct reading *reading, const char *path, struct t
     if (status != TMS_OK) return status;
     data = json_string_value(json_object_get(stats->about, "data"));
     if (data) imatrix->dataset = tms_arena_strndup(&imatrix->arena, data, strlen(data));
+    const char *fingerprint = tms_stats_fingerprint(stats), *model = tms_stats_model(stats);
+    imatrix->fingerprint = tms_arena_strndup(&imatrix->arena, fingerprint, strlen(fingerprint));
+    imatrix->model = tms_arena_strndup(&imatrix->arena, model, strlen(model));
+    if (!imatrix->fingerprint || !imatrix->model) status = tms_fail_memory(err, 256);
     json_int_t n_chunks = json_integer_value(json_object_get(stats->about, "sequences"));
     imatrix->n_chunks = n_chunks > INT32_MAX ? 0 : (int32_t)n_chunks;
     json_object_foreach(json_object_get(stats->about, "weights"), name,

@@ -39,6 +39,7 @@ struct tms_imatrix {
     size_t n;
     struct tms_imatrix_entry *entries; /* sorted by name */
     char *dataset;                     /* the text it was made from, the first if there are several; or NULL */
+    const char *model, *fingerprint;   /* of statistics: the architecture and tms_net_fingerprint; else NULL */
     int32_t n_chunks;                  /* of that text, as written; 0 or less: not known */
     struct tms_imatrix_options options;
     struct tms_arena arena; /* owns all of the above but the options' lists */

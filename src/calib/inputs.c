@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/numbers.h"
 
 enum tms_linear tms_input_owner(enum tms_linear linear)
 {
@@ -22,10 +23,10 @@ enum tms_linear tms_input_owner(enum tms_linear linear)
     }
 }
 
-static tms_status make_input(struct tms_input *in, size_t cols, size_t parts, bool hessian, struct tms_error *err)
+static tms_status make_input(struct tms_input *in, size_t cols, size_t parts, const struct tms_inputs *wanted,
+                             struct tms_error *err)
 {
-    uint64_t n = (uint64_t)cols * parts, square = 0;
-    bool fits = !hessian || tms_mul_u64(n, cols, &square);
+    uint64_t n = (uint64_t)cols * parts;
     in->cols = cols;
     in->parts = parts;
     in->counts = tms_calloc(parts, sizeof *in->counts);
@@ -33,9 +34,11 @@ static tms_status make_input(struct tms_input *in, size_t cols, size_t parts, bo
     in->magnitudes = tms_calloc(n, sizeof *in->magnitudes);
     in->lows = tms_calloc(n, sizeof *in->lows);
     in->highs = tms_calloc(n, sizeof *in->highs);
-    if (hessian && fits) in->hessian = tms_calloc(square, sizeof *in->hessian);
-    if (!in->counts || !in->squares || !in->magnitudes || !in->lows || !in->highs || (hessian && !in->hessian))
-        return tms_fail_memory(err, n * 24 + square * 4);
+    if (wanted->hessians) in->hessians = tms_calloc(parts, sizeof(struct tms_hessian *));
+    if (wanted->histograms) in->histogram = tms_calloc(1, sizeof *in->histogram);
+    if (!in->counts || !in->squares || !in->magnitudes || !in->lows || !in->highs ||
+        (wanted->hessians && !in->hessians) || (wanted->histograms && !in->histogram))
+        return tms_fail_memory(err, n * 24);
     return TMS_OK;
 }
 
@@ -73,20 +76,97 @@ static tms_status sum_job(void *ctx, size_t index, unsigned worker, struct tms_e
     return TMS_OK;
 }
 
+/* Counts do not depend on the order in which values come, so each job fills one of its own. */
+#define HISTOGRAM_ROWS 64
+
+struct counting {
+    const struct tms_tap *tap;
+    struct tms_histogram *of_workers;
+};
+
+static tms_status count_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
+{
+    const struct counting *c = ctx;
+    size_t first = index * HISTOGRAM_ROWS;
+    size_t end = first + HISTOGRAM_ROWS < c->tap->n ? first + HISTOGRAM_ROWS : c->tap->n;
+    (void)err;
+    for (size_t row = first; row < end; row++)
+        tms_histogram_add(&c->of_workers[worker], c->tap->x + row * c->tap->stride, (size_t)c->tap->cols);
+    return TMS_OK;
+}
+
+static tms_status add_histogram(struct tms_inputs *inputs, struct tms_histogram *histogram, const struct tms_tap *tap,
+                                struct tms_error *err)
+{
+    size_t n_workers = tms_pool_threads(inputs->pool);
+    struct counting c = {tap, tms_calloc(n_workers, sizeof *histogram)};
+    if (!c.of_workers) return tms_fail_memory(err, n_workers * sizeof *histogram);
+    tms_status status = tms_pool_run(inputs->pool, (tap->n + HISTOGRAM_ROWS - 1) / HISTOGRAM_ROWS, count_job, &c, err);
+    for (size_t i = 0; i < n_workers && status == TMS_OK; i++) tms_histogram_merge(histogram, &c.of_workers[i]);
+    free(c.of_workers);
+    return status;
+}
+
+static tms_status check(const struct tms_inputs *inputs, const struct tms_tap *tap, struct tms_error *err)
+{
+    for (size_t i = 0; i < tap->n; i++) {
+        const float *x = tap->x + i * tap->stride;
+        size_t bad = tms_first_nonfinite(x, (size_t)tap->cols);
+        if (bad < tap->cols)
+            return tms_fail(err, TMS_EINPUT,
+                            "%s: layer %llu: value %zu of the input of a linear layer is %g, no finite number",
+                            inputs->model, (unsigned long long)tap->layer, bad, (double)x[bad]);
+    }
+    return TMS_OK;
+}
+
 tms_status tms_inputs_add(void *ctx, const struct tms_tap *tap, struct tms_error *err)
 {
     struct tms_inputs *inputs = ctx;
     struct tms_input *in = &inputs->layer.of[tap->linear];
     if (tms_input_owner(tap->linear) != tap->linear || tap->n == 0) return TMS_OK;
-    if (!in->cols) {
-        tms_status status =
-            make_input(in, (size_t)tap->cols, tap->expert >= 0 ? inputs->n_experts : 1, inputs->hessians, err);
-        if (status != TMS_OK) return status;
-    }
+    tms_status status = check(inputs, tap, err);
+    if (status == TMS_OK && !in->cols)
+        status = make_input(in, (size_t)tap->cols, tap->expert >= 0 ? inputs->n_experts : 1, inputs, err);
+    if (status != TMS_OK) return status;
     struct sums s = {in, tap, tap->expert >= 0 ? (size_t)tap->expert : 0};
-    tms_status status = tms_pool_run(inputs->pool, (in->cols + COLUMNS - 1) / COLUMNS, sum_job, &s, err);
+    status = tms_pool_run(inputs->pool, (in->cols + COLUMNS - 1) / COLUMNS, sum_job, &s, err);
     in->counts[s.part] += tap->n;
+    if (status == TMS_OK && in->histogram) status = add_histogram(inputs, in->histogram, tap, err);
+    if (status != TMS_OK || !in->hessians) return status;
+    struct tms_hessian **hessian = &in->hessians[s.part];
+    if (!*hessian) status = tms_hessian_create(hessian, in->cols, err);
+    return status == TMS_OK ? tms_hessian_add(*hessian, tap->x, tap->stride, tap->n, inputs->pool, err) : status;
+}
+
+tms_status tms_inputs_finish(struct tms_inputs *inputs, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
+        const struct tms_input *in = &inputs->layer.of[i];
+        for (size_t k = 0; in->hessians && k < in->parts && status == TMS_OK; k++)
+            if (in->hessians[k]) status = tms_hessian_finish(in->hessians[k], inputs->pool, err);
+    }
     return status;
+}
+
+uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net *net, uint64_t n_layers)
+{
+    /* of a column: four sums; 528 tokens that wait for the Hessian (hessian.c) */
+    const uint64_t sums = 24, waiting = inputs->hessians ? 528 * 4 : 0;
+    uint64_t most = 0;
+    for (uint64_t layer = 0; layer <= n_layers; layer++) {
+        struct tms_net_matrix m;
+        uint64_t bytes = 0;
+        for (size_t at = 0; tms_net_matrix(net, layer, &at, &m);) {
+            if (tms_input_owner(m.linear) != m.linear) continue;
+            bytes += m.cols * (sums + waiting);
+            if (inputs->hessians) bytes += m.cols * (m.cols + 32) * 4;
+            if (inputs->histograms) bytes += sizeof(struct tms_histogram);
+        }
+        if (bytes > most) most = bytes;
+    }
+    return most + (inputs->histograms ? tms_pool_threads(inputs->pool) * sizeof(struct tms_histogram) : 0);
 }
 
 void tms_inputs_clear(struct tms_inputs *inputs)
@@ -98,7 +178,9 @@ void tms_inputs_clear(struct tms_inputs *inputs)
         free(in->magnitudes);
         free(in->lows);
         free(in->highs);
-        free(in->hessian);
+        free(in->histogram);
+        for (size_t k = 0; in->hessians && k < in->parts; k++) tms_hessian_free(in->hessians[k]);
+        free(in->hessians);
         *in = (struct tms_input){0};
     }
 }

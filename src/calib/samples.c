@@ -8,12 +8,19 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/text.h"
+#include "model/chat.h"
 
 enum { LENGTH = 512, LEAST = 8 };
+
+/* Templates that write a date write this one, the default of Llama 3's, so that statistics are of the text alone. */
+#define DATE ((time_t)1721995200) /* 26 Jul 2024 */
 
 struct reading {
     const struct tms_calibrate_options *options;
     struct tms_tokenizer *tokenizer;
+    const char *model;
+    struct tms_chat_template chat; /* from the first conversation on */
+    struct tms_buf bos_text, eos_text;
     size_t length;
     int32_t bos; /* -1: none */
     int32_t *ids;
@@ -55,18 +62,79 @@ static tms_status read_text(struct reading *r, const char *text, size_t n_bytes,
     return status;
 }
 
+static tms_status open_chat(struct reading *r, struct tms_error *err)
+{
+    const struct tms_tokenizer *t = r->tokenizer;
+    if (r->chat.family) return TMS_OK;
+    tms_status status = tms_chat_template_open(&r->chat, r->model, r->options->template_name, t, err);
+    if (status == TMS_OK) status = tms_chat_token_text(t, tms_tokenizer_bos(t), &r->bos_text, err);
+    return status == TMS_OK ? tms_chat_token_text(t, tms_tokenizer_eos(t), &r->eos_text, err) : status;
+}
+
+/* The line's messages, borrowed from its JSON; to be freed. */
+static tms_status list_messages(const struct reading *r, size_t number, const json_t *list, struct tms_message **out,
+                                struct tms_error *err)
+{
+    size_t n = json_array_size(list);
+    struct tms_message *messages = tms_calloc(n + 1, sizeof *messages);
+    if (!messages) return tms_fail_memory(err, n * sizeof *messages);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *role = json_object_get(json_array_get(list, i), "role");
+        const json_t *content = json_object_get(json_array_get(list, i), "content");
+        if (!json_is_string(role) || !json_is_string(content)) {
+            free(messages);
+            return tms_fail(err, TMS_EINPUT, "%s: line %zu: message %zu is no {\"role\": \"…\", \"content\": \"…\"}",
+                            r->options->data, number, i + 1);
+        }
+        messages[i] = (struct tms_message){.role = json_string_value(role),
+                                           .text = json_string_value(content),
+                                           .text_bytes = json_string_length(content)};
+    }
+    *out = messages;
+    return TMS_OK;
+}
+
+static tms_status encode_messages(struct reading *r, size_t number, const json_t *list, struct tms_error *err)
+{
+    struct tms_message *messages = NULL;
+    struct tms_chat_text written = {0};
+    struct tms_error problem;
+    size_t n = json_array_size(list);
+    tms_status status = open_chat(r, err);
+    if (status == TMS_OK) status = list_messages(r, number, list, &messages, err);
+    if (status != TMS_OK) return status;
+    const struct tms_chat_words words = {(const char *)r->bos_text.data, (const char *)r->eos_text.data, DATE};
+    if (n && r->chat.family->default_not_known && strcmp(messages[0].role, "system") != 0) {
+        status = tms_fail(err, TMS_EINPUT,
+                          "%s: line %zu: the chat template has a long system text of its own, which tamis does not "
+                          "read; the conversation needs a message of role system",
+                          r->options->data, number);
+    } else {
+        status = tms_chat_write(&written, &r->chat, &words, messages, n, false, &problem);
+        if (status != TMS_OK)
+            (void)tms_fail(err, status, "%s: line %zu: %s", r->options->data, number, problem.message);
+    }
+    if (status == TMS_OK)
+        status = tms_chat_ids(r->tokenizer, &written, 0, written.text.n, &r->ids, &r->n_ids, &r->cap_ids, err);
+    tms_chat_text_free(&written);
+    free(messages);
+    return status;
+}
+
 static tms_status read_line(struct reading *r, size_t number, const char *line, size_t n_bytes, struct tms_error *err)
 {
     json_error_t problem;
     json_t *json = json_loadb(line, n_bytes, 0, &problem);
-    const json_t *text = json_object_get(json, "text");
+    const json_t *text = json_object_get(json, "text"), *messages = json_object_get(json, "messages");
     tms_status status = TMS_OK;
     size_t before = r->n_ids;
-    if (!json_is_string(text))
-        status = tms_fail(err, TMS_EINPUT, "%s: line %zu is no {\"text\": \"…\"}%s%s", r->options->data, number,
-                          json ? "" : ": ", json ? "" : problem.text);
-    else
+    if (json_is_array(messages))
+        status = encode_messages(r, number, messages, err);
+    else if (json_is_string(text))
         status = encode(r, json_string_value(text), json_string_length(text), err);
+    else
+        status = tms_fail(err, TMS_EINPUT, "%s: line %zu is no {\"text\": \"…\"} and no {\"messages\": […]}%s%s",
+                          r->options->data, number, json ? "" : ": ", json ? "" : problem.text);
     json_decref(json);
     if (status != TMS_OK) return status;
     if (r->n_ids - before > r->length) r->n_ids = before + r->length;
@@ -135,10 +203,10 @@ static tms_status take(struct tms_samples *out, const struct reading *r, uint64_
     return status;
 }
 
-tms_status tms_samples_read(struct tms_samples *out, struct tms_tokenizer *tokenizer, uint64_t n_vocab,
-                            const struct tms_calibrate_options *options, struct tms_error *err)
+tms_status tms_samples_read(struct tms_samples *out, struct tms_tokenizer *tokenizer, const char *model,
+                            uint64_t n_vocab, const struct tms_calibrate_options *options, struct tms_error *err)
 {
-    struct reading r = {.options = options, .tokenizer = tokenizer};
+    struct reading r = {.options = options, .tokenizer = tokenizer, .model = model};
     char *text = NULL;
     size_t n_bytes = 0;
     if (options->length && (options->length < LEAST || options->length > INT32_MAX))
@@ -153,6 +221,9 @@ tms_status tms_samples_read(struct tms_samples *out, struct tms_tokenizer *token
                                                         : read_text(&r, text, n_bytes, err);
     free(text);
     if (status == TMS_OK) status = take(out, &r, n_vocab, err);
+    tms_chat_template_free(&r.chat);
+    tms_buf_free(&r.bos_text);
+    tms_buf_free(&r.eos_text);
     free(r.ids);
     free(r.starts);
     if (status != TMS_OK) tms_samples_free(out);

@@ -1,178 +1,26 @@
-/* See stats.h. */
-#include "calib/stats.h"
-
+/* Reading statistics. See stats.h. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/numbers.h"
+#include "calib/stats_parts.h"
 
-enum { COUNT, SQUARES, MAGNITUDES, LOWS, HIGHS, HESSIAN, KINDS };
-static const struct {
-    const char *ending;
-    enum tms_type type;
-} kinds[KINDS] = {
-    [COUNT] = {".count", TMS_I64}, [SQUARES] = {".sum_squares", TMS_F64}, [MAGNITUDES] = {".sum_abs", TMS_F64},
-    [LOWS] = {".min", TMS_F32},    [HIGHS] = {".max", TMS_F32},           [HESSIAN] = {".hessian", TMS_F32}};
+const struct tms_stats_kind_row tms_stats_kinds[KINDS] = {
+    [COUNT] = {".count", TMS_I64, 1},        [SQUARES] = {".sum_squares", TMS_F64, 2},
+    [MAGNITUDES] = {".sum_abs", TMS_F64, 2}, [LOWS] = {".min", TMS_F32, 2},
+    [HIGHS] = {".max", TMS_F32, 2},          [DEAD] = {".dead", TMS_I64, 1},
+    [DAMP] = {".damp", TMS_F64, 1},          [HISTOGRAM] = {".histogram", TMS_I64, 1},
+    [REACH] = {".reach", TMS_F64, 1},        [HESSIAN] = {".hessian", TMS_F32, 2}};
 
-static const void *values_of(const struct tms_input *in, int kind)
+size_t tms_stats_strip(size_t first, size_t n)
 {
-    switch (kind) {
-    case COUNT: return in->counts;
-    case SQUARES: return in->squares;
-    case MAGNITUDES: return in->magnitudes;
-    case LOWS: return in->lows;
-    case HIGHS: return in->highs;
-    default: return in->hessian;
-    }
+    size_t end = first + 1;
+    while (end < n && tms_hessian_packed(end + 1) - tms_hessian_packed(first) <= STRIP) end++;
+    return end;
 }
-
-/* ---- writing ---- */
-
-static tms_status plan_layer(struct tms_st_plan_tensor *plan, size_t *n, struct tms_arena *arena,
-                             const struct tms_net *net, uint64_t layer, const struct tms_layer_inputs *inputs,
-                             struct tms_error *err)
-{
-    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
-        const struct tms_input *in = &inputs->of[i];
-        char name[192];
-        if (!in->cols) continue;
-        if (!tms_net_linear_name(net, layer, (enum tms_linear)i, false, name, sizeof name))
-            return tms_fail(err, TMS_EINPUT, "layer %llu: a linear layer without a name", (unsigned long long)layer);
-        for (int k = 0; k < KINDS; k++) {
-            if (!values_of(in, k)) continue;
-            struct tms_st_plan_tensor *t = &plan[(*n)++];
-            *t = (struct tms_st_plan_tensor){.name = tms_arena_printf(arena, "%s%s", name, kinds[k].ending),
-                                             .type = kinds[k].type,
-                                             .n_dims = k == COUNT     ? 1
-                                                       : k == HESSIAN ? 3
-                                                                      : 2,
-                                             .shape = {in->parts, in->cols, in->cols},
-                                             .tag = i * KINDS + (size_t)k};
-            if (!t->name) return tms_fail_memory(err, sizeof name);
-        }
-    }
-    return TMS_OK;
-}
-
-tms_status tms_stats_write_layer(const char *path, const struct tms_net *net, uint64_t layer,
-                                 const struct tms_layer_inputs *inputs, struct tms_error *err)
-{
-    struct tms_st_plan_tensor plan[(TMS_LINEAR_EXPERT_DOWN + 1) * KINDS];
-    struct tms_arena arena = {0};
-    struct tms_buf header = {0};
-    struct tms_output *output = NULL;
-    uint64_t size = 0;
-    size_t n = 0;
-    tms_status status = plan_layer(plan, &n, &arena, net, layer, inputs, err);
-    if (status == TMS_OK) status = tms_st_layout(plan, n, 0, &header, &size, err);
-    if (status == TMS_OK) status = tms_output_create(&output, path, size, err);
-    if (status == TMS_OK) status = tms_output_write(output, header.data, header.n, 0, err);
-    for (size_t i = 0; i < n && status == TMS_OK; i++)
-        status = tms_output_write(output, values_of(&inputs->of[plan[i].tag / KINDS], (int)(plan[i].tag % KINDS)),
-                                  plan[i].bytes, plan[i].offset, err);
-    if (status == TMS_OK)
-        status = tms_output_commit(output, err);
-    else
-        tms_output_discard(output);
-    tms_buf_free(&header);
-    tms_arena_free(&arena);
-    return status;
-}
-
-char *tms_stats_layer_path(const char *dir, uint64_t layer)
-{
-    char name[48];
-    snprintf(name, sizeof name, "layer-%05llu.safetensors", (unsigned long long)layer);
-    return tms_path_join(dir, name);
-}
-
-static tms_status copy_tensors(struct tms_output *output, const struct tms_safetensors *from,
-                               const struct tms_st_plan_tensor *plan, size_t n_plan, size_t file, struct tms_error *err)
-{
-    enum { CHUNK = 1 << 20 };
-    tms_status status = TMS_OK;
-    uint8_t *chunk = malloc(CHUNK);
-    if (!chunk) return tms_fail_memory(err, CHUNK);
-    for (size_t i = 0; i < n_plan && status == TMS_OK; i++) {
-        if (plan[i].tag != file) continue;
-        const struct tms_st_tensor *t = tms_safetensors_find(from, plan[i].name);
-        for (uint64_t at = 0; at < plan[i].bytes && status == TMS_OK; at += CHUNK) {
-            uint64_t n = plan[i].bytes - at < CHUNK ? plan[i].bytes - at : CHUNK;
-            status = tms_file_read(&from->file, chunk, n, t->offset + at, err);
-            if (status == TMS_OK) status = tms_output_write(output, chunk, n, plan[i].offset + at, err);
-        }
-    }
-    free(chunk);
-    return status;
-}
-
-struct joining {
-    const char *dir;
-    uint64_t n;
-    struct tms_st_plan_tensor *plan; /* tag: the file; n: the JSON */
-    size_t n_plan, cap;
-    struct tms_arena arena; /* names */
-    struct tms_output *output;
-};
-
-/* Opens one layer's file; with an output its tensors are copied, else they are planned. */
-static tms_status visit_layer(struct joining *j, uint64_t layer, struct tms_error *err)
-{
-    struct tms_safetensors *st = NULL;
-    char *path = tms_stats_layer_path(j->dir, layer);
-    tms_status status = path ? tms_safetensors_open(&st, path, err) : tms_fail_memory(err, 256);
-    if (status == TMS_OK && j->output)
-        status = copy_tensors(j->output, st, j->plan, j->n_plan, (size_t)layer, err);
-    else if (status == TMS_OK && !tms_grow(&j->plan, &j->cap, j->n_plan + st->n_tensors + 1, sizeof *j->plan))
-        status = tms_fail_memory(err, st->n_tensors * sizeof *j->plan);
-    for (size_t i = 0; status == TMS_OK && !j->output && i < st->n_tensors; i++) {
-        const struct tms_st_tensor *t = &st->tensors[i];
-        struct tms_st_plan_tensor *to = &j->plan[j->n_plan++];
-        *to = (struct tms_st_plan_tensor){.name = tms_arena_strndup(&j->arena, t->name, strlen(t->name)),
-                                          .type = t->type,
-                                          .n_dims = t->n_dims,
-                                          .tag = (size_t)layer};
-        memcpy(to->shape, t->shape, sizeof to->shape);
-        if (!to->name) status = tms_fail_memory(err, 256);
-    }
-    tms_safetensors_close(st);
-    free(path);
-    return status;
-}
-
-tms_status tms_stats_join(const char *path, const char *dir, uint64_t n, const json_t *about, struct tms_error *err)
-{
-    struct joining j = {.dir = dir, .n = n};
-    struct tms_buf header = {0};
-    uint64_t size = 0;
-    char *text = json_dumps(about, JSON_COMPACT);
-    tms_status status = text ? TMS_OK : tms_fail_memory(err, 4096);
-    if (status == TMS_OK && !tms_grow(&j.plan, &j.cap, 1, sizeof *j.plan)) status = tms_fail_memory(err, 256);
-    for (uint64_t i = 0; i < n && status == TMS_OK; i++) status = visit_layer(&j, i, err);
-    if (status == TMS_OK) {
-        j.plan[j.n_plan++] = (struct tms_st_plan_tensor){
-            .name = TMS_STATS_ABOUT, .type = TMS_U8, .n_dims = 1, .shape = {strlen(text)}, .tag = (size_t)n};
-        status = tms_st_layout(j.plan, j.n_plan, 0, &header, &size, err);
-    }
-    if (status == TMS_OK) status = tms_output_create(&j.output, path, size, err);
-    if (status == TMS_OK) status = tms_output_write(j.output, header.data, header.n, 0, err);
-    for (uint64_t i = 0; i < n && status == TMS_OK; i++) status = visit_layer(&j, i, err);
-    for (size_t i = 0; i < j.n_plan && status == TMS_OK; i++)
-        if (j.plan[i].tag == n) status = tms_output_write(j.output, text, j.plan[i].bytes, j.plan[i].offset, err);
-    if (status == TMS_OK)
-        status = tms_output_commit(j.output, err);
-    else
-        tms_output_discard(j.output);
-    free(text);
-    free(j.plan);
-    tms_buf_free(&header);
-    tms_arena_free(&j.arena);
-    return status;
-}
-
-/* ---- reading ---- */
 
 bool tms_is_stats(const struct tms_file *file)
 {
@@ -235,9 +83,10 @@ static tms_status find(const struct tms_stats *s, const char *input, int kind, c
                        struct tms_error *err)
 {
     char name[256];
-    snprintf(name, sizeof name, "%s%s", input, kinds[kind].ending);
+    snprintf(name, sizeof name, "%s%s", input, tms_stats_kinds[kind].ending);
     *out = tms_safetensors_find(s->file, name);
-    if (*out && (*out)->type == kinds[kind].type && (*out)->n_dims == (kind == COUNT ? 1u : 2u)) return TMS_OK;
+    if (*out && (*out)->type == tms_stats_kinds[kind].type && (*out)->n_dims == tms_stats_kinds[kind].n_dims)
+        return TMS_OK;
     return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is missing or of another kind: the file is damaged",
                     s->file->file.path, name);
 }
@@ -283,4 +132,191 @@ void tms_stats_drop(struct tms_stats_input *input)
     free(input->counts);
     free(input->squares);
     *input = (struct tms_stats_input){0};
+}
+
+/* ---- of which model ---- */
+
+const char *tms_stats_fingerprint(const struct tms_stats *stats)
+{
+    return json_string_value(json_object_get(stats->about, "fingerprint"));
+}
+
+const char *tms_stats_model(const struct tms_stats *stats)
+{
+    const char *name = json_string_value(json_object_get(stats->about, "architecture"));
+    return name ? name : "model";
+}
+
+tms_status tms_stats_check_model(const char *path, const char *architecture, const char *fingerprint,
+                                 const struct tms_source *source, struct tms_error *err)
+{
+    const struct tms_net_options bounded = {.bounded = true};
+    struct tms_net *net = NULL;
+    struct tms_pool *pool = NULL;
+    struct tms_error problem;
+    char own[TMS_FINGERPRINT];
+    tms_status status = tms_pool_create(&pool, 1, &problem);
+    if (status == TMS_OK) status = tms_net_open(&net, source, pool, &bounded, &problem);
+    if (status != TMS_OK) {
+        status = tms_fail(err, status, "%s: statistics of a model that %s may not be: %s", path, source->path,
+                          problem.message);
+    } else {
+        tms_net_fingerprint_text(net, own);
+        if (strcmp(own, fingerprint) != 0)
+            status = tms_fail(
+                err, TMS_EINPUT, "%s: statistics of another model, a %.64s of fingerprint %.32s; %s is a %s of %s",
+                path, architecture, fingerprint, source->path, source->arch ? source->arch->class_name : "model", own);
+    }
+    tms_net_close(net);
+    tms_pool_free(pool);
+    return status;
+}
+
+/* ---- experts and Hessians ---- */
+
+tms_status tms_stats_counts(const struct tms_stats *stats, const char *input, uint64_t **counts, size_t *n,
+                            struct tms_error *err)
+{
+    const struct tms_st_tensor *t;
+    char name[256];
+    snprintf(name, sizeof name, "%s%s", input, tms_stats_kinds[COUNT].ending);
+    *counts = NULL;
+    if (!tms_safetensors_find(stats->file, name)) return TMS_OK;
+    tms_status status = find(stats, input, COUNT, &t, err);
+    if (status != TMS_OK) return status;
+    uint64_t *read = tms_calloc(t->n_elems, sizeof *read);
+    if (!read) return tms_fail_memory(err, t->bytes);
+    status = tms_file_read(&stats->file->file, read, t->bytes, t->offset, err);
+    if (status != TMS_OK) {
+        free(read);
+        return status;
+    }
+    *counts = read;
+    *n = (size_t)t->n_elems;
+    return TMS_OK;
+}
+
+tms_status tms_stats_hessians_seen(const struct tms_stats *stats, const char *input, struct tms_hessians_seen *seen,
+                                   struct tms_error *err)
+{
+    const struct tms_st_tensor *dead, *damp;
+    char name[256];
+    snprintf(name, sizeof name, "%s%s", input, tms_stats_kinds[DAMP].ending);
+    if (!tms_safetensors_find(stats->file, name)) return TMS_OK;
+    tms_status status = find(stats, input, DEAD, &dead, err);
+    if (status == TMS_OK) status = find(stats, input, DAMP, &damp, err);
+    for (uint64_t i = 0; status == TMS_OK && i < damp->n_elems && i < dead->n_elems; i++) {
+        int64_t n_dead;
+        double used;
+        status = tms_file_read(&stats->file->file, &n_dead, sizeof n_dead, dead->offset + i * 8, err);
+        if (status == TMS_OK) status = tms_file_read(&stats->file->file, &used, sizeof used, damp->offset + i * 8, err);
+        if (status != TMS_OK || used == 0) continue;
+        seen->n++;
+        seen->n_dead += n_dead > 0 ? (size_t)n_dead : 0;
+        seen->n_raised += used > TMS_STATS_DAMP;
+        if (used > seen->most_damp) seen->most_damp = used;
+    }
+    return status;
+}
+
+/* Rows first … end - 1 came from a file. */
+static tms_status check_rows(const struct tms_stats *stats, const struct tms_st_tensor *t,
+                             const struct tms_hessian *hessian, size_t first, size_t end, struct tms_error *err)
+{
+    for (size_t i = first; i < end; i++) {
+        const float *row = hessian->h + i * hessian->ld;
+        size_t bad = tms_first_nonfinite(row, i + 1);
+        if (bad <= i || row[i] < 0)
+            return tms_fail(err, TMS_EINPUT, "%s: tensor '%s': %g in row %zu, column %zu can be in no Hessian",
+                            stats->file->file.path, t->name, (double)row[bad <= i ? bad : i], i, bad <= i ? bad : i);
+    }
+    return TMS_OK;
+}
+
+static tms_status read_hessian(const struct tms_stats *stats, const struct tms_st_tensor *t, uint64_t offset,
+                               struct tms_hessian *hessian, struct tms_error *err)
+{
+    const size_t n = hessian->n;
+    uint64_t room = (n > STRIP ? n : STRIP) * sizeof(float);
+    float *strip = malloc(room);
+    tms_status status = strip ? TMS_OK : tms_fail_memory(err, room);
+    for (size_t first = 0, end; first < n && status == TMS_OK; first = end) {
+        uint64_t at = tms_hessian_packed(first);
+        end = tms_stats_strip(first, n);
+        status = tms_file_read(&stats->file->file, strip, (tms_hessian_packed(end) - at) * sizeof *strip,
+                               offset + at * sizeof *strip, err);
+        if (status == TMS_OK) tms_hessian_unpack_rows(hessian, first, end, strip);
+        if (status == TMS_OK) status = check_rows(stats, t, hessian, first, end, err);
+    }
+    free(strip);
+    return status;
+}
+
+tms_status tms_stats_hessian(const struct tms_stats *stats, const char *weight, size_t part, size_t cols,
+                             struct tms_hessian **out, struct tms_error *err)
+{
+    const char *path = stats->file->file.path;
+    const char *input = json_string_value(json_object_get(json_object_get(stats->about, "weights"), weight));
+    const struct tms_st_tensor *counts, *triangles;
+    struct tms_hessian *hessian = NULL;
+    char name[256];
+    int64_t count;
+    if (!input) return TMS_OK;
+    tms_status status = find(stats, input, COUNT, &counts, err);
+    if (status != TMS_OK) return status;
+    snprintf(name, sizeof name, "%s%s", input, tms_stats_kinds[HESSIAN].ending);
+    if (!tms_safetensors_find(stats->file, name))
+        return tms_fail(err, TMS_EINPUT, "%s: holds no Hessian of '%s'; `tamis calibrate --keep-hessian` writes them",
+                        path, input);
+    status = find(stats, input, HESSIAN, &triangles, err);
+    if (status != TMS_OK) return status;
+    if (cols > UINT32_MAX || triangles->shape[0] != counts->n_elems || triangles->shape[1] != tms_hessian_packed(cols))
+        return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is [%llu, %llu], not [%llu, %llu] as %zu columns need it",
+                        path, triangles->name, (unsigned long long)triangles->shape[0],
+                        (unsigned long long)triangles->shape[1], (unsigned long long)counts->n_elems,
+                        (unsigned long long)tms_hessian_packed(cols), cols);
+    if (part >= counts->n_elems) return TMS_OK;
+    status = tms_file_read(&stats->file->file, &count, sizeof count, counts->offset + part * sizeof count, err);
+    if (status == TMS_OK && count < 0)
+        status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': count %zu is negative", path, counts->name, part);
+    if (status != TMS_OK || count == 0) return status;
+    status = tms_hessian_empty(&hessian, cols, err);
+    if (status == TMS_OK)
+        status = read_hessian(stats, triangles, triangles->offset + part * (triangles->bytes / counts->n_elems),
+                              hessian, err);
+    if (status != TMS_OK) {
+        tms_hessian_free(hessian);
+        return status;
+    }
+    hessian->n_tokens = (uint64_t)count;
+    *out = hessian;
+    return TMS_OK;
+}
+
+tms_status tms_stats_largest(const struct tms_stats *stats, const char *weight, size_t part, size_t cols, float *out,
+                             struct tms_error *err)
+{
+    const char *input = json_string_value(json_object_get(json_object_get(stats->about, "weights"), weight));
+    tms_status status = input ? TMS_OK : tms_fail(err, TMS_EINPUT, "%s: knows no '%s'", stats->file->file.path, weight);
+    float *row = tms_calloc(cols, sizeof *row);
+    if (!row) status = tms_fail_memory(err, cols * sizeof *row);
+    for (size_t i = 0; i < cols; i++) out[i] = 0;
+    for (int kind = LOWS; kind <= HIGHS && status == TMS_OK; kind++) {
+        const struct tms_st_tensor *t;
+        status = find(stats, input, kind, &t, err);
+        if (status == TMS_OK && (t->shape[1] != cols || part >= t->shape[0]))
+            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is not of %zu columns", stats->file->file.path, t->name,
+                              cols);
+        if (status == TMS_OK)
+            status =
+                tms_file_read(&stats->file->file, row, cols * sizeof *row, t->offset + part * cols * sizeof *row, err);
+        for (size_t i = 0; i < cols && status == TMS_OK; i++) {
+            if (!isfinite(row[i]))
+                status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': value %zu is not finite", stats->file->file.path,
+                                  t->name, part * cols + i);
+            out[i] = fmaxf(out[i], fabsf(row[i]));
+        }
+    }
+    free(row);
+    return status;
 }

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "base/cpu.h"
+
 /* The nibble of output j of a word. */
 static const uint8_t nibble_of[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 
@@ -16,14 +18,29 @@ static uint32_t load(const uint8_t *words, uint64_t i)
     return word;
 }
 
+TMS_INLINE void unpack_nibble_body(const uint32_t *restrict words, unsigned shift, uint8_t *restrict codes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(words[i] >> shift & 15);
+}
+TMS_BY_CPU(static, unpack_nibble, (const uint32_t *words, unsigned shift, uint8_t *codes, size_t n),
+           (words, shift, codes, n))
+
 void tms_awq_unpack(const struct tms_grid *grid, const uint8_t *stored, uint64_t row, uint64_t n_rows, uint64_t col,
                     uint64_t n_cols, uint8_t *codes, size_t ld)
 {
-    const uint64_t n_words = grid->rows / 8;
-    for (uint64_t c = 0; c < n_cols; c++) {
-        const uint8_t *words = stored + 4 * (col + c) * n_words;
-        for (uint64_t r = 0; r < n_rows; r++)
-            codes[r * ld + c] = load(words, (row + r) / 8) >> 4 * nibble_of[(row + r) % 8] & 15;
+    enum { COLS = 256, AHEAD = 32 };
+    const uint64_t n_words = grid->rows / 8, end = row + n_rows;
+    uint32_t words[COLS]; /* of the same eight rows */
+    for (uint64_t c = 0; c < n_cols; c += COLS) {
+        size_t some = n_cols - c < COLS ? (size_t)(n_cols - c) : COLS;
+        for (uint64_t eight = row / 8; eight * 8 < end; eight++) {
+            for (size_t i = 0; i < some; i++) {
+                __builtin_prefetch((const void *)((uintptr_t)stored + 4 * ((col + c + i + AHEAD) * n_words + eight)));
+                words[i] = load(stored, (col + c + i) * n_words + eight);
+            }
+            for (uint64_t r = eight * 8; r < eight * 8 + 8; r++)
+                if (r >= row && r < end) unpack_nibble(words, 4u * nibble_of[r % 8], codes + (r - row) * ld + c, some);
+        }
     }
 }
 

@@ -8,30 +8,29 @@
 
 #include <string.h>
 
+#include "base/cpu.h"
+
+TMS_INLINE void unpack_bytes_body(const uint8_t *restrict from, uint8_t offset, uint8_t *restrict codes, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64) {
+        const size_t end = i + 64 < n ? i + 64 : n;
+        __builtin_prefetch((const void *)((uintptr_t)from + i + 4096)); /* harmless past the end */
+        for (size_t k = i; k < end; k++) codes[k] = (uint8_t)(from[k] + offset);
+    }
+}
+TMS_BY_CPU(static, unpack_bytes, (const uint8_t *from, uint8_t offset, uint8_t *codes, size_t n),
+           (from, offset, codes, n))
+
 static void unpack_row(const struct tms_grid *grid, const uint8_t *row, uint64_t col, uint64_t n, uint8_t *codes)
 {
     const unsigned bits = grid->bits, in_word = 32 / bits;
-    if (grid->layout == TMS_GRID_BYTES) {
-        uint8_t offset = grid->values == TMS_GRID_INT ? 128 : 0;
-        for (uint64_t i = 0; i < n; i++) codes[i] = (uint8_t)(row[col + i] + offset);
-    } else if (bits == 4) { /* in both ways of packing; col is even */
-        const uint8_t *from = row + col / 2;
-        for (uint64_t i = 0; i + 1 < n; i += 2) {
-            codes[i] = from[i / 2] & 15;
-            codes[i + 1] = from[i / 2] >> 4;
-        }
-        if (n % 2) codes[n - 1] = from[n / 2] & 15;
-    } else if (grid->layout == TMS_GRID_PADDED) {
+    if (grid->layout == TMS_GRID_BYTES)
+        unpack_bytes(row + col, grid->values == TMS_GRID_INT ? 128 : 0, codes, (size_t)n);
+    else if (grid->layout == TMS_GRID_PADDED && 32 % bits)
         for (uint64_t i = 0; i < n; i++)
             codes[i] = (uint8_t)tms_bits_get(row + 4 * ((col + i) / in_word), 1, bits, (col + i) % in_word);
-    } else {
-        for (uint64_t i = 0; i < n; i++) { /* bytes, not words: rows of MXFP6 end where they end */
-            uint64_t bit = (col + i) * bits, at = bit / 8;
-            unsigned shift = bit % 8, two = row[at];
-            if (shift + bits > 8) two |= (unsigned)row[at + 1] << 8;
-            codes[i] = (uint8_t)(two >> shift & ((1u << bits) - 1));
-        }
-    }
+    else /* col is a multiple of 32; rows of MXFP6 end where they end, not with a word */
+        tms_bits_unpack(row + col / 8 * bits, bits, codes, (size_t)n);
 }
 
 void tms_ct_unpack(const struct tms_grid *grid, const uint8_t *stored, uint64_t row, uint64_t n_rows, uint64_t col,

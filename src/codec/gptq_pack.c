@@ -16,27 +16,26 @@ static uint32_t load(const uint8_t *words, uint64_t i)
     return word;
 }
 
+/* Words of a few rows are put in order first: then the codes of a row are a stream like any other. */
 void tms_gptq_unpack(const struct tms_grid *grid, const uint8_t *stored, uint64_t row, uint64_t n_rows, uint64_t col,
                      uint64_t n_cols, uint8_t *codes, size_t ld)
 {
-    const unsigned bits = grid->bits, in_word = 32 / bits;
-    const uint32_t mask = (1u << bits) - 1;
-    for (uint64_t c = 0; c < n_cols; c += STEP) {
-        const uint8_t *words = stored + 4 * ((col + c) / STEP * bits * grid->rows + row);
-        uint64_t n = n_cols - c < STEP ? n_cols - c : STEP;
-        for (uint64_t r = 0; r < n_rows; r++) {
-            uint8_t *to = codes + r * ld + c, all[STEP];
-            if (32 % bits)
-                for (unsigned i = 0; i < STEP; i++)
-                    all[i] = (uint8_t)tms_bits_get(words + 4 * r, (size_t)grid->rows, bits, i);
-            else
-                for (unsigned w = 0; w < bits; w++) {
-                    uint32_t word = load(words, w * grid->rows + r);
-                    for (unsigned i = 0; i < in_word; i++) all[w * in_word + i] = (uint8_t)(word >> bits * i & mask);
-                }
-            memcpy(to, all, (size_t)n);
+    enum { ROWS = 16, COLS = 256, WORDS = COLS / STEP * 8, AHEAD = 24 /* rows of words */ };
+    const unsigned bits = grid->bits;
+    uint8_t streams[ROWS][4 * WORDS];
+    for (uint64_t r = 0; r < n_rows; r += ROWS)
+        for (uint64_t c = 0; c < n_cols; c += COLS) {
+            const uint8_t *words = stored + 4 * ((col + c) / STEP * bits * grid->rows + row + r);
+            size_t some_rows = n_rows - r < ROWS ? (size_t)(n_rows - r) : ROWS;
+            size_t some_cols = n_cols - c < COLS ? (size_t)(n_cols - c) : COLS;
+            for (size_t w = 0; w < (some_cols + STEP - 1) / STEP * bits; w++, words += 4 * grid->rows) {
+                /* nothing happens past the end of what is mapped */
+                __builtin_prefetch((const void *)((uintptr_t)words + 4 * AHEAD * (uintptr_t)grid->rows));
+                for (size_t i = 0; i < some_rows; i++) memcpy(streams[i] + 4 * w, words + 4 * i, 4);
+            }
+            for (size_t i = 0; i < some_rows; i++)
+                tms_bits_unpack(streams[i], bits, codes + (r + i) * ld + c, some_cols);
         }
-    }
 }
 
 void tms_gptq_pack(const struct tms_grid *grid, const uint8_t *codes, uint64_t row, uint64_t n_rows, uint8_t *stored)

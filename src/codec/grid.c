@@ -86,13 +86,19 @@ TMS_INLINE void integers_body(const uint8_t *restrict codes, int zero, float sca
 TMS_BY_CPU(static, integers, (const uint8_t *codes, int zero, float scale, float *x, size_t n),
            (codes, zero, scale, x, n))
 
+TMS_INLINE void times_body(float scale, float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) x[i] *= scale;
+}
+TMS_BY_CPU(static, times, (float scale, float *x, size_t n), (scale, x, n))
+
 static void run_of_values(const struct tms_grid *grid, const uint8_t *codes, int zero, float scale, float *x, size_t n)
 {
     switch (grid->values) {
     case TMS_GRID_INT: integers(codes, zero, scale, x, n); break;
     case TMS_GRID_E4M3:
         tms_e4m3_to_f32_n(codes, x, n);
-        for (size_t i = 0; i < n; i++) x[i] *= scale;
+        times(scale, x, n);
         break;
     case TMS_GRID_E2M1:
         for (size_t i = 0; i < n; i++) x[i] = e2m1[codes[i] & 15] * scale;
@@ -132,6 +138,11 @@ void tms_grid_decode(const struct tms_grid *grid, const uint8_t *stored, const f
 {
     enum { ROWS = 16, COLS = 256 }; /* a tile of codes that stays in the first cache */
     uint8_t codes[ROWS * COLS];
+    if (grid->layout == TMS_GRID_BYTES && grid->values != TMS_GRID_INT) { /* they are as they should be */
+        tms_grid_apply(grid, scales, zeros, row, n_rows, col, n_cols, stored + row * grid->row_bytes + col,
+                       (size_t)grid->row_bytes, out, ld);
+        return;
+    }
     for (uint64_t r = 0; r < n_rows; r += ROWS) {
         uint64_t some_rows = n_rows - r < ROWS ? n_rows - r : ROWS;
         for (uint64_t c = 0; c < n_cols; c += COLS) {
@@ -159,6 +170,74 @@ uint32_t tms_bits_get(const void *words, size_t stride, unsigned bits, uint64_t 
     uint32_t field = word_at(words, word * stride) >> shift;
     if (shift + bits > 32) field |= word_at(words, (word + 1) * stride) << (32 - shift);
     return field & ((1u << bits) - 1);
+}
+
+TMS_INLINE void unpack_two_body(const uint8_t *restrict from, uint8_t *restrict to, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < 4; k++) to[4 * i + k] = from[i] >> 2 * k & 3;
+}
+TMS_BY_CPU(static, unpack_two, (const uint8_t *from, uint8_t *to, size_t n), (from, to, n))
+
+static void unpack_four_scalar(const uint8_t *restrict from, uint8_t *restrict to, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        to[2 * i] = from[i] & 15;
+        to[2 * i + 1] = from[i] >> 4;
+    }
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define AHEAD 4096 /* bytes that are fetched before they are needed; nothing happens past the end of what is mapped */
+
+TMS_TARGET_AVX2 static void unpack_four_avx2(const uint8_t *from, uint8_t *to, size_t n)
+{
+    const __m128i four_bits = _mm_set1_epi8(15);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        _mm_prefetch((const char *)from + i + AHEAD, _MM_HINT_T0);
+        const __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(from + i));
+        const __m128i low = _mm_and_si128(both, four_bits), high = _mm_and_si128(_mm_srli_epi16(both, 4), four_bits);
+        _mm_storeu_si128((__m128i *)(void *)(to + 2 * i), _mm_unpacklo_epi8(low, high));
+        _mm_storeu_si128((__m128i *)(void *)(to + 2 * i + 16), _mm_unpackhi_epi8(low, high));
+    }
+    unpack_four_scalar(from + i, to + 2 * i, n - i);
+}
+
+static void unpack_four(const uint8_t *from, uint8_t *to, size_t n)
+{
+    (tms_cpu_level() >= TMS_CPU_AVX2 ? unpack_four_avx2 : unpack_four_scalar)(from, to, n);
+}
+#else
+static void unpack_four(const uint8_t *from, uint8_t *to, size_t n)
+{
+    unpack_four_scalar(from, to, n);
+}
+#endif
+
+void tms_bits_unpack(const uint8_t *stream, unsigned bits, uint8_t *fields, size_t n)
+{
+    const size_t whole = n / 8 * 8; /* eight fields are as many bytes as one has bits */
+    if (bits == 8) {
+        memcpy(fields, stream, n);
+        return;
+    }
+    if (bits == 2) {
+        unpack_two(stream, fields, whole / 4);
+    } else if (bits == 4) {
+        unpack_four(stream, fields, whole / 2);
+    } else {
+        for (size_t i = 0; i < whole; i += 8) {
+            uint64_t eight = 0;
+            memcpy(&eight, stream + i / 8 * bits, bits);
+            for (size_t k = 0; k < 8; k++) fields[i + k] = (uint8_t)(eight >> k * bits & ((1u << bits) - 1));
+        }
+    }
+    uint64_t last = 0;
+    memcpy(&last, stream + whole / 8 * bits, ((n - whole) * bits + 7) / 8);
+    for (size_t k = 0; k < n - whole; k++) fields[whole + k] = (uint8_t)(last >> k * bits & ((1u << bits) - 1));
 }
 
 void tms_bits_put(void *words, size_t stride, unsigned bits, uint64_t i, uint32_t field)

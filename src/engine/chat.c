@@ -31,14 +31,6 @@ struct tms_chat {
 
 /* ---- words and ids --------------------------------------------------------------------------------------------- */
 
-/* The text of a token, with a NUL; empty for none. */
-static tms_status token_text(const struct tms_tokenizer *t, int32_t id, struct tms_buf *out, struct tms_error *err)
-{
-    tms_status status = id >= 0 ? tms_tokenizer_piece(t, id, true, out, err) : TMS_OK;
-    tms_buf_put(out, "", 1);
-    return status == TMS_OK && out->failed ? tms_fail_memory(err, 64) : status;
-}
-
 /* A special token begins here, so that what stands before is read alone. */
 static bool begins_with_special(const struct tms_tokenizer *t, const struct tms_chat_text *text, size_t at)
 {
@@ -55,25 +47,6 @@ struct ids {
     size_t n, cap;
 };
 
-/* Appends the ids of bytes [begin, end) of a written conversation: special tokens only in markup. */
-static tms_status encode_part(struct tms_tokenizer *t, const struct tms_chat_text *text, size_t begin, size_t end,
-                              struct ids *out, struct tms_error *err)
-{
-    struct tms_text_span *trusted = tms_calloc(text->n_markup + 1, sizeof *trusted);
-    size_t n = 0;
-    if (!trusted) return tms_fail_memory(err, text->n_markup * sizeof *trusted);
-    for (size_t i = 0; i < text->n_markup; i++) {
-        size_t from = text->markup[i].begin > begin ? text->markup[i].begin : begin;
-        size_t to = text->markup[i].end < end ? text->markup[i].end : end;
-        if (from < to) trusted[n++] = (struct tms_text_span){from - begin, to - begin};
-    }
-    const struct tms_tokenize_options o = {.no_parse_special = true, .trusted = trusted, .n_trusted = n};
-    tms_status status = tms_tokenizer_encode(t, (const char *)text->text.data + begin, end - begin, &o, &out->at,
-                                             &out->n, &out->cap, err);
-    free(trusted);
-    return status;
-}
-
 /* Ids of a whole conversation. Answers are put back as the model made them where that says the same, so that the cache
  * holds them; said[i] is the i-th answer, or `said` is NULL. */
 static tms_status encode(struct tms_tokenizer *t, const struct tms_chat_text *text, const struct said *const *said,
@@ -87,7 +60,7 @@ static tms_status encode(struct tms_tokenizer *t, const struct tms_chat_text *te
             memcmp(text->text.data + span->begin, said[i]->text, said[i]->text_bytes) != 0 ||
             !begins_with_special(t, text, span->end))
             continue;
-        status = encode_part(t, text, done, span->begin, out, err);
+        status = tms_chat_ids(t, text, done, span->begin, &out->at, &out->n, &out->cap, err);
         done = span->end;
         if (status != TMS_OK) break;
         if (!tms_grow(&out->at, &out->cap, out->n + said[i]->n_ids, sizeof *out->at))
@@ -95,7 +68,7 @@ static tms_status encode(struct tms_tokenizer *t, const struct tms_chat_text *te
         memcpy(out->at + out->n, said[i]->ids, said[i]->n_ids * sizeof *out->at);
         out->n += said[i]->n_ids;
     }
-    return status == TMS_OK ? encode_part(t, text, done, text->text.n, out, err) : status;
+    return status == TMS_OK ? tms_chat_ids(t, text, done, text->text.n, &out->at, &out->n, &out->cap, err) : status;
 }
 
 bool tms_chat_template_at(size_t i, struct tms_chat_template_info *info)
@@ -123,8 +96,8 @@ tms_status tms_chat_render(struct tms_rendered *out, const char *model, const ch
     struct ids ids = {0};
     tms_status status = tms_tokenizer_open_path(&tokenizer, model, err);
     if (status == TMS_OK) status = tms_chat_template_open(&how, model, template_name, tokenizer, err);
-    if (status == TMS_OK) status = token_text(tokenizer, tms_tokenizer_bos(tokenizer), &bos, err);
-    if (status == TMS_OK) status = token_text(tokenizer, tms_tokenizer_eos(tokenizer), &eos, err);
+    if (status == TMS_OK) status = tms_chat_token_text(tokenizer, tms_tokenizer_bos(tokenizer), &bos, err);
+    if (status == TMS_OK) status = tms_chat_token_text(tokenizer, tms_tokenizer_eos(tokenizer), &eos, err);
     if (status == TMS_OK) {
         const struct tms_chat_words words = {(const char *)bos.data, (const char *)eos.data, time(NULL)};
         status = tms_chat_write(&written, &how, &words, messages, n, true, err);
@@ -232,9 +205,9 @@ tms_status tms_chat_open(struct tms_chat **out, struct tms_session *session, con
     if (status == TMS_OK) {
         c->default_system = c->how.default_system;
         c->how.default_system = NULL;
-        status = token_text(c->tokenizer, tms_tokenizer_bos(c->tokenizer), &c->bos, err);
+        status = tms_chat_token_text(c->tokenizer, tms_tokenizer_bos(c->tokenizer), &c->bos, err);
     }
-    if (status == TMS_OK) status = token_text(c->tokenizer, tms_tokenizer_eos(c->tokenizer), &c->eos, err);
+    if (status == TMS_OK) status = tms_chat_token_text(c->tokenizer, tms_tokenizer_eos(c->tokenizer), &c->eos, err);
     if (status == TMS_OK) {
         find_ends(c);
         status = tms_chat_restart(c, options->system, err);

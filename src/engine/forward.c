@@ -93,8 +93,10 @@ static size_t floats_per_worker(const struct tms_net *net)
     const struct tms_config *c = &net->config;
     struct tms_net_info info;
     tms_net_describe(net, &info);
-    return TMS_LINEAR_SCRATCH + tms_attention_scratch((size_t)c->n_heads, (size_t)info.n_kv_heads, (size_t)info.key_dim,
-                                                      (size_t)info.value_dim);
+    size_t cached = tms_attention_scratch((size_t)c->n_heads, (size_t)info.n_kv_heads, (size_t)info.key_dim,
+                                          (size_t)info.value_dim);
+    size_t plain = c->latent.kv_rank ? tms_attention_scratch(1, 1, (size_t)c->head_dim, (size_t)c->latent.value) : 0;
+    return TMS_LINEAR_SCRATCH + (plain > cached ? plain : cached);
 }
 
 uint64_t tms_net_working_bytes(const struct tms_net *net, size_t n_tokens)
@@ -125,6 +127,7 @@ void tms_net_free_memory(struct tms_net *net)
     free(net->memory);
     free(net->scratch);
     tms_linear_fast_free(&net->fast);
+    tms_cache_free(net->plain);
     free_routes(net);
     for (size_t i = 0; i < 2; i++) {
         free(net->angles[i].frequencies);
@@ -329,29 +332,28 @@ tms_status tms_pass_multiply(const struct tms_pass *p, const float *x, size_t x_
     return tms_linear_run(net->pool, jobs, n_products, net->scratch, tms_net_fast(net), err);
 }
 
-tms_status tms_pass_attention(const struct tms_pass *p, const float *q, size_t q_stride, size_t q_head, float *out,
-                              size_t out_stride, size_t out_head, struct tms_error *err)
+tms_status tms_pass_attention(const struct tms_pass *p, const struct tms_heads *heads, struct tms_error *err)
 {
     struct tms_net *net = p->net;
     const struct tms_config *c = &net->config;
     size_t workers = tms_pool_threads(net->pool);
     double scalar = c->query_scalar > 0 ? c->query_scalar : (double)c->head_dim;
-    struct tms_attention a = {.cache = p->cache,
-                              .layer = p->cache_layer,
-                              .first_seq = p->first_seq,
+    struct tms_attention a = {.cache = heads->cache,
+                              .layer = heads->layer,
+                              .first_seq = heads->first_seq,
                               .n_seqs = p->n_seqs,
                               .n = p->n,
                               .start = p->start,
-                              .n_heads = (size_t)c->n_heads,
+                              .n_heads = heads->n,
                               .window = p->layer->window,
                               .scale = (float)(tms_rope_score_factor(c) / sqrt(scalar)),
                               .cap = (float)c->attention_cap,
-                              .q = q,
-                              .q_stride = q_stride,
-                              .q_head = q_head,
-                              .out = out,
-                              .out_stride = out_stride,
-                              .out_head = out_head,
+                              .q = heads->q,
+                              .q_stride = heads->q_stride,
+                              .q_head = heads->q_head,
+                              .out = heads->out,
+                              .out_stride = heads->out_stride,
+                              .out_head = heads->out_head,
                               .scratch = net->scratch + workers * (size_t)TMS_LINEAR_SCRATCH};
     return tms_attention_run(net->pool, &a, err);
 }
@@ -365,7 +367,17 @@ static tms_status attend(const struct tms_pass *p, struct tms_error *err)
         {TMS_LINEAR_Q, net->q, w.q}, {TMS_LINEAR_K, net->k, w.k}, {TMS_LINEAR_V, net->v, w.v}};
     tms_status status = tms_pass_multiply(p, net->x, w.hidden, qkv, 3, err);
     if (status == TMS_OK) status = tms_pass_rows(p, turn_and_store, err);
-    if (status == TMS_OK) status = tms_pass_attention(p, net->q, w.q, d, net->attended, w.o, d, err);
+    const struct tms_heads heads = {.cache = p->cache,
+                                    .layer = p->cache_layer,
+                                    .first_seq = p->first_seq,
+                                    .n = (size_t)net->config.n_heads,
+                                    .q = net->q,
+                                    .q_stride = w.q,
+                                    .q_head = d,
+                                    .out = net->attended,
+                                    .out_stride = w.o,
+                                    .out_head = d};
+    if (status == TMS_OK) status = tms_pass_attention(p, &heads, err);
     return status;
 }
 

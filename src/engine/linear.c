@@ -1,16 +1,19 @@
 /* See linear.h. */
 #include "engine/linear.h"
 
-#include "engine/int8.h"
 #include "base/mem.h"
+#include "engine/int8.h"
+#include "engine/kernels/coded.h"
 #include "engine/kernels/dots.h"
 #include "engine/kernels/halves.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define TILE   40 /* rows of a job: a multiple of the kernels' 5 */
 #define MANY   8  /* tokens from which on rounded products go by tiles */
 #define FEW    5  /* rows decoded at a time when there are few tokens: they stay in the first-level cache */
+#define CODED  16 /* rows of integers that stay there */
 #define STRIDE (TMS_DOT_PIECE + 16) /* rows of a tile must not all fall into the same sets of the cache */
 
 struct run {
@@ -47,9 +50,15 @@ static const struct tms_rounded_codec *rounded_codec(const struct tms_weight *w)
     return tms_rounded_codec(w->tensor->type);
 }
 
+/* With many tokens, what it takes to decode a tile to floats no longer matters. */
+static bool is_coded(const struct tms_linear_job *job)
+{
+    return job->n < MANY && job->outlier <= 0 && tms_weight_is_coded(job->weight);
+}
+
 static bool rounds(const struct tms_linear_job *job)
 {
-    return rounded_codec(job->weight) && (job->n < MANY || tms_rounded_tiles());
+    return is_coded(job) || (rounded_codec(job->weight) && (job->n < MANY || tms_rounded_tiles()));
 }
 
 struct rounding {
@@ -98,6 +107,12 @@ static tms_status round_inputs(struct tms_pool *pool, struct tms_linear_job *job
     return status;
 }
 
+/* Scratch memory is larger by far than what is made of it here. */
+static void *aligned(float *scratch)
+{
+    return (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+}
+
 /* Rows [first, end) of y = x wT. */
 static void multiply_rounded(const struct tms_linear_job *job, uint64_t first, uint64_t end, void *scratch)
 {
@@ -108,13 +123,47 @@ static void multiply_rounded(const struct tms_linear_job *job, uint64_t first, u
     float *y = job->y + first;
     size_t n_rows = (size_t)(end - first);
     if (job->n >= MANY) {
-        scratch = (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63); /* it is larger by far */
         tms_rounded_tile(codec, rows, row_bytes, n_rows, w->cols, job->rounded, units, job->n, y, job->y_stride,
                          scratch);
         return;
     }
     for (size_t i = 0; i < job->n; i++)
         tms_rounded_rows(codec, rows, row_bytes, n_rows, w->cols, job->rounded + i * units, y + i * job->y_stride);
+}
+
+/* Working memory of multiply_coded: fits TMS_LINEAR_SCRATCH. */
+struct coded {
+    _Alignas(64) int16_t values[TMS_WEIGHT_CODES];
+    float scales[TMS_WEIGHT_CODES / TMS_CODED_BLOCK];
+    uint8_t codes[TMS_WEIGHT_CODES];
+    float lanes[MANY][CODED][TMS_CODED_LANES];
+};
+_Static_assert(sizeof(struct coded) + 64 <= TMS_LINEAR_SCRATCH * sizeof(float), "scratch memory of linear layers");
+
+static void multiply_coded(const struct tms_linear_job *job, uint64_t first, uint64_t end, struct coded *room)
+{
+    const struct tms_weight *w = job->weight;
+    const size_t units = tms_units(w->cols);
+    /* Whole rows, where they are stored so: memory is read from its beginning to its end then. */
+    size_t at_once = TMS_WEIGHT_CODES / CODED, rows = CODED;
+    if (tms_weight_is_row_major(w)) {
+        at_once = units * TMS_UNIT < TMS_WEIGHT_CODES ? units * TMS_UNIT : TMS_WEIGHT_CODES;
+        rows = TMS_WEIGHT_CODES / at_once < CODED ? TMS_WEIGHT_CODES / at_once : CODED;
+    }
+    for (uint64_t row = first; row < end; row += rows) {
+        uint64_t n_rows = end - row < rows ? end - row : rows;
+        memset(room->lanes, 0, job->n * sizeof *room->lanes);
+        for (uint64_t col = 0; col < w->cols; col += at_once) {
+            uint64_t n_cols = w->cols - col < at_once ? w->cols - col : at_once;
+            tms_weight_codes(w, row, n_rows, col, n_cols, room->values, room->scales, at_once, room->codes);
+            for (size_t i = 0; i < job->n; i++)
+                tms_coded_rows(room->values, room->scales, at_once, (size_t)n_rows,
+                               job->rounded + i * units + col / TMS_UNIT, tms_units(n_cols), room->lanes[i][0]);
+        }
+        for (size_t i = 0; i < job->n; i++)
+            for (uint64_t r = 0; r < n_rows; r++)
+                job->y[i * job->y_stride + row + r] = tms_coded_sum(room->lanes[i][r]);
+    }
 }
 
 /* True for weights whose stored floats can be multiplied as they are. */
@@ -133,8 +182,11 @@ static tms_status tile_job(void *ctx, size_t index, unsigned worker, struct tms_
     float *tile = run->scratch + worker * (size_t)TMS_LINEAR_SCRATCH;
     uint64_t n_tile = tile_rows(job), first = index * n_tile, end = first + n_tile < w->rows ? first + n_tile : w->rows;
     uint64_t step = job->n < 16 ? FEW : TILE, row = first;
-    if (job->rounded) {
-        multiply_rounded(job, first, end, tile);
+    if (job->rounded && is_coded(job)) {
+        multiply_coded(job, first, end, aligned(tile));
+        row = end;
+    } else if (job->rounded) {
+        multiply_rounded(job, first, end, aligned(tile));
         row = end;
     } else if (stored_floats(w) && job->n < MANY) {
         const uint8_t *rows = w->data + tms_codec_bytes(tms_codec(w->tensor->type), (w->first_row + first) * w->cols);

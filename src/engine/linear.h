@@ -10,9 +10,9 @@
 /* Floats of scratch memory that one worker needs. */
 #define TMS_LINEAR_SCRATCH (40u * (1024u + 16u))
 
-/* The fast mode: inputs rounded to 8 bits, for weights whose type allows it (kernels/rounded.h). Sums of few tokens and
- * of many differ in their order, so the last bits depend on how tokens are cut into passes; never on threads.
- * Zero-initialize; grown as needed, freed with tms_linear_fast_free. */
+/* The fast mode: inputs rounded to 8 bits, for weights whose type allows it (kernels/rounded.h, kernels/coded.h). Sums
+ * of few tokens and of many differ in their order, so the last bits depend on how tokens are cut into passes; never on
+ * threads. Zero-initialize; grown as needed, freed with tms_linear_fast_free. */
 struct tms_linear_fast {
     struct tms_rounded_unit *units;
     size_t room;

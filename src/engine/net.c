@@ -604,6 +604,11 @@ uint64_t tms_net_fingerprint(const struct tms_net *net)
     return hash;
 }
 
+void tms_net_fingerprint_text(const struct tms_net *net, char out[TMS_FINGERPRINT])
+{
+    snprintf(out, TMS_FINGERPRINT, "%016llx", (unsigned long long)tms_net_fingerprint(net));
+}
+
 void tms_net_tap(struct tms_net *net, tms_tap_fn tap, void *ctx)
 {
     net->tap = tap;

@@ -131,6 +131,8 @@ bool tms_net_linear_name(const struct tms_net *net, uint64_t i, enum tms_linear 
 /* A hash of the model's numbers and of the values of its norms: the same for a folder and for every file that was made
  * from it, another one for models of other training. */
 uint64_t tms_net_fingerprint(const struct tms_net *net);
+#define TMS_FINGERPRINT 17 /* bytes of its text, 16 digits */
+void tms_net_fingerprint_text(const struct tms_net *net, char out[TMS_FINGERPRINT]);
 
 /* A matrix of a layer: part of a stored tensor where linear layers are fused or experts stacked. */
 struct tms_net_matrix {

@@ -65,6 +65,7 @@ struct tms_net {
     size_t *places;                  /* [tokens * used]: where a token's row for its i-th expert went */
     size_t *firsts;                  /* [experts + 1]: where an expert's rows begin */
     struct tms_linear_fast fast;     /* of the fast mode */
+    struct tms_cache *plain;         /* latent.c's: keys and values of some heads */
     struct tms_linear_job *jobs;     /* [2 * experts] */
     float *scratch;                  /* of the workers of linear.c, then of attention.c */
     struct tms_net_angles angles[2]; /* of all layers; of those with a window, if they turn otherwise (Gemma 3) */
@@ -125,9 +126,17 @@ tms_status tms_experts_run(const struct tms_pass *p, struct tms_error *err);
 
 /* latent.c: attended = the values of all heads, from x; keys and values go into the cache. */
 tms_status tms_latent_attend(const struct tms_pass *p, struct tms_error *err);
-/* forward.c: attention over what the cache holds. */
-tms_status tms_pass_attention(const struct tms_pass *p, const float *q, size_t q_stride, size_t q_head, float *out,
-                              size_t out_stride, size_t out_head, struct tms_error *err);
+/* forward.c: attention of n heads of queries over what a cache holds of their keys and values. */
+struct tms_heads {
+    const struct tms_cache *cache;
+    size_t layer, first_seq; /* of the cache */
+    size_t n;
+    const float *q; /* of each token, heads q_head apart */
+    size_t q_stride, q_head;
+    float *out;
+    size_t out_stride, out_head;
+};
+tms_status tms_pass_attention(const struct tms_pass *p, const struct tms_heads *heads, struct tms_error *err);
 
 /* Frees what forward.c holds. */
 void tms_net_free_memory(struct tms_net *net);

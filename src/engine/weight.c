@@ -1,9 +1,11 @@
 /* See weight.h. */
 #include "engine/weight.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/kernels/coded.h"
 #include "engine/kernels/dots.h"
 #include "model/packed_grid.h"
 
@@ -143,5 +145,110 @@ void tms_weight_tile(const struct tms_weight *w, uint64_t row, uint64_t n_rows, 
         float *to = out + r * ld;
         decode_row(w, w->first_row + row + r, col, n_cols, to);
         for (size_t c = (size_t)n_cols; c < width; c++) to[c] = 0;
+    }
+}
+
+/* ---- as integers ---- */
+
+bool tms_weight_is_coded(const struct tms_weight *w)
+{
+    const struct tms_packed *p = w->tensor->packed;
+    if (!p) return false;
+    if (!p->grid) return p->eight || (p->block_size % TMS_CODED_BLOCK == 0 && w->cols % p->block_size == 0);
+    const struct tms_grid *g = &p->grid->grid;
+    return (g->values == TMS_GRID_INT || g->values == TMS_GRID_E2M1) && !g->group_of &&
+           (g->group % TMS_CODED_BLOCK == 0 || g->group >= g->cols);
+}
+
+bool tms_weight_is_row_major(const struct tms_weight *w)
+{
+    const struct tms_packed *p = w->tensor->packed;
+    return !p || !p->grid || tms_grid_row_major(&p->grid->grid);
+}
+
+/* From a float for each code to integers; returns what one of them is worth. */
+static float make_book(const float map[16], int16_t book[16])
+{
+    float most = 0;
+    for (int i = 0; i < 16; i++) most = fabsf(map[i]) > most ? fabsf(map[i]) : most;
+    for (int i = 0; i < 16; i++) book[i] = (int16_t)(most > 0 ? rintf(map[i] / most * TMS_CODED_MOST) : 0);
+    return most / TMS_CODED_MOST;
+}
+
+/* A scale for each block of 16 from scales of `group` columns, of the first of which `before` lie before the row's. */
+static void spread_scales(const float *from, float factor, uint64_t group, uint64_t before, size_t blocks,
+                          float *scales)
+{
+    enum { EIGHT = 8 };
+    const size_t in_group = group / TMS_CODED_BLOCK < blocks ? (size_t)(group / TMS_CODED_BLOCK) : blocks;
+    size_t i = 0;
+    if (in_group <= 4 && in_group != 3) { /* MXFP4's and NVFP4's: a loop without inner ones */
+        const size_t shift = in_group / 2, first = (size_t)before / TMS_CODED_BLOCK;
+        for (; i < blocks; i++) scales[i] = from[(first + i) >> shift] * factor;
+        return;
+    }
+    for (size_t k = (size_t)before / TMS_CODED_BLOCK; i < blocks; from++, k = 0) {
+        const float scale = *from * factor;
+        for (; k + EIGHT <= in_group && i + EIGHT <= blocks; k += EIGHT, i += EIGHT)
+            for (size_t j = 0; j < EIGHT; j++) scales[i + j] = scale;
+        for (; k < in_group && i < blocks; k++) scales[i++] = scale;
+    }
+}
+
+/* A row of NF4, FP4 (book and unit as make_book has them) or LLM.int8. */
+static void row_of_bnb(const struct tms_weight *w, uint64_t first, uint64_t n, const int16_t *book, float unit,
+                       int16_t *values, float *scales, uint8_t *codes)
+{
+    const struct tms_packed *p = w->tensor->packed;
+    const size_t blocks = (size_t)divide_up(n, TMS_CODED_BLOCK);
+    if (p->eight) {
+        tms_coded_signed(w->data + first, values, (size_t)n);
+        spread_scales(w->scales + first / w->cols, 1.0f / 127, w->cols, 0, blocks, scales);
+        return;
+    }
+    tms_coded_pairs(w->data + first / 2, codes, (size_t)n);
+    tms_coded_lookup(book, codes, values, (size_t)n);
+    spread_scales(w->scales + first / p->block_size, unit, p->block_size, first % p->block_size, blocks, scales);
+}
+
+/* A row of a grid; scale and zero are those of the group of column `col`, `before` columns of which lie before it. */
+static void row_of_grid(const struct tms_grid *g, const float *scale, const uint8_t *zero, uint64_t before, uint64_t n,
+                        const uint8_t *codes, int16_t *values, float *scales)
+{
+    static const int16_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* halves */
+    const bool halves = g->values == TMS_GRID_E2M1;
+    spread_scales(scale, halves ? 0.5f : 1, g->group, before, (size_t)divide_up(n, TMS_CODED_BLOCK), scales);
+    if (halves)
+        tms_coded_lookup(e2m1, codes, values, (size_t)n);
+    else if (!zero)
+        tms_coded_integers(codes, tms_grid_middle(g), values, (size_t)n);
+    for (uint64_t c = 0; zero && c < n; zero++, before = 0) {
+        uint64_t end = c + g->group - before < n ? c + g->group - before : n;
+        tms_coded_integers(codes + c, *zero, values + c, (size_t)(end - c));
+        c = end;
+    }
+}
+
+void tms_weight_codes(const struct tms_weight *w, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
+                      int16_t *values, float *scales, size_t ld, uint8_t *codes)
+{
+    const struct tms_packed *p = w->tensor->packed;
+    const struct tms_grid *g = p->grid ? &p->grid->grid : NULL;
+    const uint64_t groups = g ? tms_grid_groups(g) : 0, n_scales = g ? groups * tms_grid_scale_rows(g) : 0;
+    const size_t blocks = (size_t)divide_up(n_cols, TMS_CODED_BLOCK);
+    int16_t book[16];
+    const float unit = g || p->eight ? 1 : make_book(p->map, book);
+    if (g) tms_grid_unpack(g, w->data, w->first_row + row, n_rows, col, n_cols, codes, (size_t)n_cols);
+    for (uint64_t r = 0; r < n_rows; r++, values += ld, scales += ld / TMS_CODED_BLOCK) {
+        const uint64_t at = w->first_row + row + r;
+        if (g) {
+            const uint64_t group = at / g->scale_rows * groups + col / g->group;
+            const uint8_t *zeros = g->has_zeros ? (const uint8_t *)(w->scales + n_scales) + group : NULL;
+            row_of_grid(g, w->scales + group, zeros, col % g->group, n_cols, codes + r * n_cols, values, scales);
+        } else {
+            row_of_bnb(w, at * w->cols + col, n_cols, book, unit, values, scales, codes);
+        }
+        memset(values + n_cols, 0, (ld - n_cols) * sizeof *values);
+        for (size_t i = blocks; i < ld / TMS_CODED_BLOCK; i++) scales[i] = 0;
     }
 }

@@ -37,4 +37,16 @@ void tms_weight_drop(struct tms_weight *weight);
 void tms_weight_tile(const struct tms_weight *weight, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
                      float *out, size_t ld);
 
+/* True for grids, NF4, FP4 and LLM.int8 whose scales belong to whole runs of 16 columns: they can be had as integers
+ * (kernels/coded.h). */
+bool tms_weight_is_coded(const struct tms_weight *weight);
+/* True if codes of a row lie together (not in GPTQ's and AWQ's files). */
+bool tms_weight_is_row_major(const struct tms_weight *weight);
+/* The same tile as integers [n_rows][ld] and scales [n_rows][ld / 16], zeros behind n_cols. Exact, but for NF4 and FP4,
+ * whose values are rounded to 1 / 32767 of the largest. n_rows * n_cols <= TMS_WEIGHT_CODES, codes: room for so many.
+ */
+enum { TMS_WEIGHT_CODES = 16 * 512 };
+void tms_weight_codes(const struct tms_weight *weight, uint64_t row, uint64_t n_rows, uint64_t col, uint64_t n_cols,
+                      int16_t *values, float *scales, size_t ld, uint8_t *codes);
+
 #endif

@@ -158,28 +158,53 @@ tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool
     return TMS_OK;
 }
 
+void tms_hessian_shrink(struct tms_hessian *hessian, double share)
+{
+    const size_t n = hessian->n, step = hessian->ld + 1;
+    double sum = 0;
+    if (hessian->shrunk) return;
+    hessian->shrunk = true;
+    for (size_t i = 0; i < n; i++) sum += (double)hessian->h[i * step];
+    for (size_t i = 0; i < n; i++) {
+        float *entry = &hessian->h[i * step];
+        *entry = (float)(*entry > 0 ? (double)*entry * (1 + share) : 1e-6 * sum / (double)n);
+    }
+}
+
 uint64_t tms_hessian_packed(size_t n)
 {
     return (uint64_t)n * (n + 1) / 2;
 }
 
-void tms_hessian_pack(const struct tms_hessian *hessian, float *triangle)
+void tms_hessian_pack_rows(const struct tms_hessian *hessian, size_t first, size_t end, float *triangle)
 {
-    for (size_t i = 0; i < hessian->n; i++) {
+    for (size_t i = first; i < end; i++) {
         memcpy(triangle, hessian->h + i * hessian->ld, (i + 1) * sizeof *triangle);
         triangle += i + 1;
     }
 }
 
+void tms_hessian_pack(const struct tms_hessian *hessian, float *triangle)
+{
+    tms_hessian_pack_rows(hessian, 0, hessian->n, triangle);
+}
+
+tms_status tms_hessian_empty(struct tms_hessian **out, size_t n, struct tms_error *err)
+{
+    return create(out, n, err);
+}
+
+void tms_hessian_unpack_rows(struct tms_hessian *hessian, size_t first, size_t end, const float *triangle)
+{
+    for (size_t i = first; i < end; i++)
+        for (size_t j = 0; j <= i; j++) hessian->h[i * hessian->ld + j] = hessian->h[j * hessian->ld + i] = *triangle++;
+}
+
 tms_status tms_hessian_unpack(struct tms_hessian **out, const float *triangle, size_t n, struct tms_error *err)
 {
-    struct tms_hessian *made;
-    tms_status status = create(&made, n, err);
-    if (status != TMS_OK) return status;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j <= i; j++) made->h[i * made->ld + j] = made->h[j * made->ld + i] = *triangle++;
-    *out = made;
-    return TMS_OK;
+    tms_status status = create(out, n, err);
+    if (status == TMS_OK) tms_hessian_unpack_rows(*out, 0, n, triangle);
+    return status;
 }
 
 struct measuring {

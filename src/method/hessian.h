@@ -10,6 +10,7 @@
 #ifndef TMS_METHOD_HESSIAN_H
 #define TMS_METHOD_HESSIAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,7 @@ struct tms_hessian {
     uint64_t n_tokens; /* seen so far */
     float *panel;      /* [n][…]: the waiting tokens, transposed; NULL when finished */
     size_t n_waiting;
+    bool shrunk;
 };
 
 tms_status tms_hessian_create(struct tms_hessian **out, size_t n, struct tms_error *err);
@@ -35,10 +37,21 @@ tms_status tms_hessian_add(struct tms_hessian *hessian, const float *x, size_t l
 /* The last panel, the factor, the other triangle. Without any token H stays zero. */
 tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool, struct tms_error *err);
 
+/* Damping that knows no outliers, of a finished H and once only: each entry of the diagonal grows by `share` of itself,
+ * so that all correlations between channels shrink by the same factor, as those estimated from few tokens should. What
+ * is usually added, a share of the diagonal's mean, is nothing for the few channels that make the mean and too much for
+ * all others. A channel that never had an input gets a millionth of the mean, so that its errors count for nothing. */
+void tms_hessian_shrink(struct tms_hessian *hessian, double share);
+
 /* Half stored: row i has entries 0 … i, n (n + 1) / 2 of them, exactly those of a finished H. */
 uint64_t tms_hessian_packed(size_t n);
 void tms_hessian_pack(const struct tms_hessian *hessian, float *triangle);
 tms_status tms_hessian_unpack(struct tms_hessian **out, const float *triangle, size_t n, struct tms_error *err);
+/* The same for rows first … end - 1 alone, so that a file needs no second matrix in memory; a Hessian to be filled so
+ * is made by tms_hessian_empty and is zero, finished. */
+tms_status tms_hessian_empty(struct tms_hessian **out, size_t n, struct tms_error *err);
+void tms_hessian_pack_rows(const struct tms_hessian *hessian, size_t first, size_t end, float *triangle);
+void tms_hessian_unpack_rows(struct tms_hessian *hessian, size_t first, size_t end, const float *triangle);
 
 /* tr((A - B) H (A - B)ᵀ) for matrices [n_rows][n]: what the layer's output loses, times 2. Rows of products in f32,
  * everything behind them f64. */

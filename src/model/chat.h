@@ -99,6 +99,12 @@ tms_status tms_chat_write(struct tms_chat_text *out, const struct tms_chat_templ
                           const struct tms_chat_words *words, const struct tms_message *messages, size_t n, bool prompt,
                           struct tms_error *err);
 
+/* The text of a token, with a NUL; empty for none (id < 0). */
+tms_status tms_chat_token_text(const struct tms_tokenizer *t, int32_t id, struct tms_buf *out, struct tms_error *err);
+/* Appends the ids of bytes [begin, end) of a written conversation: special tokens only in markup. */
+tms_status tms_chat_ids(struct tms_tokenizer *t, const struct tms_chat_text *text, size_t begin, size_t end,
+                        int32_t **ids, size_t *n_ids, size_t *cap, struct tms_error *err);
+
 /* What of an answer is remembered: without thinking, channels and white space that the template drops. Appended. */
 void tms_chat_remembered(const struct tms_chat_family *family, const char *answer, size_t n, struct tms_buf *out);
 

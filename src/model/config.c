@@ -297,8 +297,8 @@ static void read_experts(struct reader *r, const json_t *text, struct tms_config
         if (!e->sigmoid && strcmp(scoring, "softmax") != 0) fail(r, "scoring_func", "is neither softmax nor sigmoid");
         if (strcmp(method, "greedy") == 0)
             e->n_groups = e->groups_used = 1;
-        else if (!e->bias)
-            fail(r, "topk_method", "is neither greedy nor noaux_tc");
+        else if (!e->bias && strcmp(method, "group_limited_greedy") != 0)
+            fail(r, "topk_method", "is neither greedy, nor group_limited_greedy, nor noaux_tc");
     }
     if (r->status != TMS_OK) return;
     if (!tms_experts_fit(e))

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/resident.h"
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "target/grid_route.h"
@@ -17,6 +18,7 @@
 struct run {
     struct tms_target *t;
     const struct tms_quantize_options *options;
+    const struct tms_stats *stats; /* NULL: the model is walked */
     struct tms_net *net;
     struct tms_net_info info;
     struct tms_layers layers;
@@ -71,8 +73,18 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
     *calibrated = tms_method_makes_codes(o->method);
     if (strcmp(method->name, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
-    if (method->reads_text && !o->data)
-        return tms_fail(err, TMS_EUSAGE, "method %s needs a text: --data TEXT", o->method);
+    if (method->reads_text && !o->data && !o->stats)
+        return tms_fail(err, TMS_EUSAGE,
+                        "method %s needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
+                        "--stats STATS",
+                        o->method);
+    if (o->data && o->stats)
+        return tms_fail(err, TMS_EUSAGE, "--data and --stats do not go together: statistics are of a text already");
+    if (o->stats && o->sequential) return tms_fail(err, TMS_EUSAGE, "--sequential needs the text itself: --data TEXT");
+    if (o->stats && !method->reads_text)
+        return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
+    if (o->sequential && (!method->feedback || method->folds != TMS_FOLDS_NONE))
+        return tms_fail(err, TMS_EUSAGE, "--sequential is for method gptq, and without scales before it");
     if (!method->reads_text && o->data)
         return tms_fail(err, TMS_EUSAGE,
                         "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
@@ -90,26 +102,116 @@ tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, str
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
                                   const struct tms_quantize_options *o, struct tms_error *err)
 {
-    const struct tms_calibrate_options how = {.data = o->data, .n_samples = o->n_samples, .length = o->sample_length};
+    const struct tms_calibrate_options how = {
+        .data = o->data, .n_samples = o->n_samples, .length = o->sample_length, .template_name = o->template_name};
     struct tms_tokenizer *tokenizer = NULL;
     if (!source->has_config && source->kind != TMS_SOURCE_GGUF)
         return tms_fail(err, TMS_EINPUT, "%s: is one file of tensors; a method that reads a text needs the folder",
                         source->path);
     tms_status status = tms_tokenizer_open(&tokenizer, source, err);
-    if (status == TMS_OK) status = tms_samples_read(out, tokenizer, tms_tokenizer_n_vocab(tokenizer), &how, err);
+    if (status == TMS_OK)
+        status = tms_samples_read(out, tokenizer, source->path, tms_tokenizer_n_vocab(tokenizer), &how, err);
     tms_tokenizer_close(tokenizer);
     return status;
+}
+
+/* ---- a layer ---- */
+
+static void tell(void *ctx, uint64_t layer, double share)
+{
+    struct run *r = ctx;
+    struct tms_progress p = {.what = "calibrating",
+                             .done = (uint64_t)(((double)layer + share) * 1e6),
+                             .total = (r->info.n_layers + 1) * 1000000};
+    if (r->options->progress) r->options->progress(r->options->progress_ctx, &p);
+}
+
+/* What was told until a layer was done, in a file. In walks that is not yet the sign that it is done: hidden states are
+ * (layers.h). */
+static char *report_path(const struct run *r, uint64_t layer)
+{
+    char name[32];
+    snprintf(name, sizeof name, "report-%05llu", (unsigned long long)layer);
+    return tms_path_join(r->work, name);
+}
+
+static tms_status save_report(const struct run *r, uint64_t layer, struct tms_error *err)
+{
+    const struct tms_codes_report *report = &r->codes.report;
+    struct tms_output *output = NULL;
+    char text[192], *path = report_path(r, layer);
+    int n = snprintf(text, sizeof text, "%zu %zu %zu %.17g %zu %zu\n", report->n_seen, report->n_unseen,
+                     report->n_raised, report->most_damp, r->codes.n_folded, r->codes.n_unfolded);
+    tms_status status = path ? tms_output_create(&output, path, 0, err) : tms_fail_memory(err, 256);
+    if (status == TMS_OK) status = tms_output_write(output, text, (uint64_t)n, 0, err);
+    if (status == TMS_OK)
+        status = tms_output_commit(output, err);
+    else
+        tms_output_discard(output);
+    free(path);
+    return status;
+}
+
+static bool load_report(struct run *r, uint64_t layer)
+{
+    struct tms_codes_report report;
+    struct tms_error err;
+    size_t folded, unfolded;
+    char *path = report_path(r, layer), *text = NULL;
+    size_t n = 0;
+    bool there = path && tms_path_exists(path) && tms_file_text(path, 192, &text, &n, &err) == TMS_OK &&
+                 sscanf(text, "%zu %zu %zu %lf %zu %zu", &report.n_seen, &report.n_unseen, &report.n_raised,
+                        &report.most_damp, &folded, &unfolded) == 6;
+    if (there) {
+        r->codes.report = report;
+        r->codes.n_folded = folded;
+        r->codes.n_unfolded = unfolded;
+    }
+    free(text);
+    free(path);
+    return there;
+}
+
+/* What its matrices see, as things are, and their codes. */
+static tms_status measure_and_make(struct run *r, uint64_t layer, enum tms_stage stage, struct tms_error *err)
+{
+    r->codes.stage = stage;
+    r->codes.measures = true;
+    tms_status status = tms_layers_run(&r->layers, layer, false, err);
+    r->codes.measures = false;
+    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
+    tms_layer_codes_drop_hessians(&r->codes);
+    return status;
+}
+
+static tms_status walk_layer(struct run *r, uint64_t layer, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    if (!r->options->sequential) status = measure_and_make(r, layer, TMS_STAGE_ALL, err);
+    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
+        if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage))
+            status = measure_and_make(r, layer, (enum tms_stage)stage, err);
+    if (status == TMS_OK) status = save_report(r, layer, err);
+    return status == TMS_OK && layer < r->info.n_layers ? tms_layers_run(&r->layers, layer, true, err) : status;
+}
+
+static tms_status take_layer(struct run *r, uint64_t layer, struct tms_error *err)
+{
+    tell(r, layer, 0);
+    if (tms_cancelled())
+        return tms_fail(err, TMS_ECANCELLED, "interrupted; the same command goes on with layer %llu of %llu",
+                        (unsigned long long)layer, (unsigned long long)r->info.n_layers);
+    r->codes.stage = TMS_STAGE_ALL;
+    tms_status status = tms_layer_codes_load(&r->codes, r->stats, layer, err);
+    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
+    return status == TMS_OK ? save_report(r, layer, err) : status;
 }
 
 static tms_status run_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
     tms_status status = tms_net_hold(r->net, layer, 1, err);
-    r->codes.measures = true;
-    if (status == TMS_OK) status = tms_layers_run(&r->layers, layer, false, err);
-    r->codes.measures = false;
-    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
-    if (status == TMS_OK && layer < r->info.n_layers) status = tms_layers_run(&r->layers, layer, true, err);
-    if (status == TMS_OK && layer > 0) tms_layers_forget(&r->layers, layer);
+    if (status == TMS_OK) status = r->stats ? take_layer(r, layer, err) : walk_layer(r, layer, err);
+    if (status == TMS_OK && layer > 0 && !r->stats) tms_layers_forget(&r->layers, layer);
     (void)tms_net_hold(r->net, layer, 0, err); /* the net forgets the codes before they are freed */
     tms_layer_codes_drop(&r->codes);
     return status;
@@ -137,21 +239,14 @@ static uint64_t bytes_of_layer(const struct run *r)
     return most;
 }
 
-static void tell(void *ctx, uint64_t layer, double share)
-{
-    struct run *r = ctx;
-    struct tms_progress p = {.what = "calibrating",
-                             .done = (uint64_t)(((double)layer + share) * 1e6),
-                             .total = (r->info.n_layers + 1) * 1000000};
-    if (r->options->progress) r->options->progress(r->options->progress_ctx, &p);
-}
-
 /* What a run's codes depend on, in one line. */
 static char *about_run(const struct run *r, const struct tms_samples *s)
 {
     struct tms_buf b = {0};
-    uint64_t hash = XXH3_64bits(s->ids, s->n_tokens * sizeof *s->ids);
-    hash = XXH3_64bits_withSeed(s->starts, (s->n + 1) * sizeof *s->starts, hash);
+    char *stats = r->stats ? json_dumps(r->stats->about, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    uint64_t hash = stats ? XXH3_64bits(stats, strlen(stats)) : XXH3_64bits(s->ids, s->n_tokens * sizeof *s->ids);
+    if (!r->stats) hash = XXH3_64bits_withSeed(s->starts, (s->n + 1) * sizeof *s->starts, hash);
+    free(stats);
     for (size_t i = 0; i < r->t->n_routes; i++) {
         const struct tms_route *route = &r->t->routes[i];
         const uint64_t facts[] = {route->source,
@@ -163,20 +258,27 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
                                   route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
-    tms_buf_printf(&b, "%s %s of %016llx by %016llx\n", r->options->method, r->t->spec.name,
-                   (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
+    tms_buf_printf(&b, "%s%s %s of %016llx by %016llx\n", r->options->method,
+                   r->stats                 ? " from statistics"
+                   : r->options->sequential ? " in sequential order"
+                                            : "",
+                   r->t->spec.name, (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
     tms_buf_put(&b, "", 1);
     if (!b.failed) return (char *)b.data;
     tms_buf_free(&b);
     return NULL;
 }
 
-/* Layers that an earlier run finished, and where their codes are. */
-static uint64_t find_finished(const struct run *r)
+/* How many layers an earlier run finished; with what they told. */
+static uint64_t find_finished(struct run *r)
 {
     uint64_t first = 0;
-    for (uint64_t i = 1; i <= r->info.n_layers; i++)
+    for (uint64_t i = 1; !r->stats && i <= r->info.n_layers; i++)
         if (tms_layers_done(&r->layers, i)) first = i;
+    if (r->stats)
+        while (first <= r->info.n_layers && load_report(r, first)) first++;
+    else if (first && !load_report(r, first - 1))
+        first = 0;
     return first;
 }
 
@@ -208,22 +310,60 @@ static char *work_path(const struct tms_target *t)
     return work;
 }
 
-static void report(const struct run *r)
+static void warn(const struct run *r, const struct tms_error *line)
 {
+    if (r->options->warning) r->options->warning(r->options->warning_ctx, line->message);
+}
+
+static void tell_report(const struct run *r)
+{
+    const struct tms_codes_report *report = &r->codes.report;
     struct tms_error line;
-    if (!r->options->warning) return;
     if (r->codes.n_unfolded) {
         tms_set_message(&line,
                         "%s: scales of inputs stand at %zu of %zu places; the others have no norm or matrix of their "
                         "own before them, or too few tokens of the text came by",
                         r->t->spec.name, r->codes.n_folded, r->codes.n_folded + r->codes.n_unfolded);
-        r->options->warning(r->options->warning_ctx, line.message);
+        warn(r, &line);
     }
-    if (!r->codes.n_unseen) return;
+    r->t->n_seen = report->n_seen;
+    r->t->n_unseen = report->n_unseen;
+    r->t->n_raised = report->n_raised;
+    r->t->most_damp = report->most_damp;
     tms_set_message(&line,
                     "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
-                    r->t->spec.name, r->codes.n_unseen, r->codes.n_unseen + r->codes.n_fed);
-    r->options->warning(r->options->warning_ctx, line.message);
+                    r->t->spec.name, report->n_unseen, report->n_unseen + report->n_seen);
+    if (report->n_unseen) warn(r, &line);
+    tms_set_message(&line,
+                    "%s: %zu Hessians were not positive definite; their damping was raised, to %.3g of the diagonal's "
+                    "mean at most",
+                    r->t->spec.name, report->n_raised, report->most_damp);
+    if (report->n_raised) warn(r, &line);
+}
+
+/* The walk over the text; or, with statistics, no more than the memory that layer after layer needs. */
+static tms_status open_walk(struct run *r, const struct tms_samples *samples, struct tms_error *err)
+{
+    uint64_t more = bytes_of_layer(r), largest = 0;
+    r->layers = (struct tms_layers){.model = r->t->source->path,
+                                    .work = r->work,
+                                    .net = r->net,
+                                    .samples = samples,
+                                    .ram = r->options->ram,
+                                    .more = more,
+                                    .tap = tms_layer_codes_add,
+                                    .tap_ctx = &r->codes,
+                                    .progress = tell,
+                                    .progress_ctx = r};
+    if (!r->stats) return tms_layers_open(&r->layers, err);
+    for (uint64_t i = 0; i <= r->info.n_layers; i++)
+        if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
+    tms_give_memory_back();
+    uint64_t needed = tms_resident_bytes() + largest + more;
+    if (!r->options->ram || needed <= r->options->ram) return TMS_OK;
+    return tms_fail(err, TMS_EINPUT, "%s: a limit of %.1f MB of memory is too low; the least is %llu MB",
+                    r->t->source->path, (double)r->options->ram / 1e6,
+                    (unsigned long long)((needed + 999999) / 1000000));
 }
 
 /* HQQ: no walk, and nothing to go on from. */
@@ -242,12 +382,13 @@ static tms_status make_hqq(struct tms_target *t, struct tms_pool *pool, const st
 }
 
 tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, const struct tms_samples *samples,
-                               const struct tms_quantize_options *options, struct tms_error *err)
+                               const struct tms_stats *stats, const struct tms_quantize_options *options,
+                               struct tms_error *err)
 {
     if (is_hqq(method_named(options->method))) return make_hqq(t, pool, options, err);
     const struct tms_net_options bounded = {.bounded = true};
     const struct method *method = method_named(options->method);
-    struct run r = {.t = t, .options = options, .work = work_path(t)};
+    struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};
     char *about = NULL;
     bool same = false;
     uint64_t first = 0;
@@ -266,25 +407,13 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
     }
-    if (status == TMS_OK) {
-        r.layers = (struct tms_layers){.model = t->source->path,
-                                       .work = r.work,
-                                       .net = r.net,
-                                       .samples = samples,
-                                       .ram = options->ram,
-                                       .more = bytes_of_layer(&r),
-                                       .tap = tms_layer_codes_add,
-                                       .tap_ctx = &r.codes,
-                                       .progress = tell,
-                                       .progress_ctx = &r};
-        status = tms_layers_open(&r.layers, err);
-    }
+    if (status == TMS_OK) status = open_walk(&r, samples, err);
     if (status == TMS_OK && same) first = find_finished(&r);
     for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
         status = tms_layer_folds_load(&r.codes, i, err);
     for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
     if (status == TMS_OK) status = set_made(&r, err);
-    if (status == TMS_OK) report(&r);
+    if (status == TMS_OK) tell_report(&r);
     tms_layers_close(&r.layers);
     tms_layer_codes_drop(&r.codes);
     tms_net_close(r.net);

@@ -3,13 +3,16 @@
  *
  * The model is walked over a text layer by layer, as it will be read: a layer's inputs come from the layers before it
  * in their new codes. All matrices of a layer see the inputs that the layer has before it is rounded itself; then the
- * new layer makes the next one's inputs. Codes of a finished layer lie in the folder OUTPUT.work, where a killed run
- * goes on; the pipeline takes them from there. */
+ * new layer makes the next one's inputs. In sequential order (GPTQModel's "true sequential") what comes later in a
+ * layer sees the new codes of what is before it: Q, K and V, then O, then gate and up, then down, a walk for each. With
+ * statistics that hold Hessians (calib/stats.h) there is no walk; they are those of the model as it was. Codes of a
+ * finished layer lie in the folder OUTPUT.work, where a killed run goes on; the pipeline takes them from there. */
 #ifndef TMS_TARGET_CALIBRATED_H
 #define TMS_TARGET_CALIBRATED_H
 
 #include "base/threads.h"
 #include "calib/samples.h"
+#include "calib/stats.h"
 #include "target/target.h"
 
 /* Checks that the options go together and name a method that there is; *calibrated: its codes are made
@@ -27,10 +30,12 @@ tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_sour
                                   const struct tms_quantize_options *options, struct tms_error *err);
 
 /* Makes the codes of all routes of a planned target that error feedback knows, and sets route->made. Routes that it
- * leaves alone (types without such codes; matrices that too few tokens reached) are encoded by the pipeline; a line to
- * options->warning tells how many. */
+ * leaves alone (types without such codes) are encoded by the pipeline; matrices that too few tokens reached are rounded
+ * plainly, and a line to options->warning tells how many, as does the target. stats: instead of samples, of this model;
+ * or NULL. */
 tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, const struct tms_samples *samples,
-                               const struct tms_quantize_options *options, struct tms_error *err);
+                               const struct tms_stats *stats, const struct tms_quantize_options *options,
+                               struct tms_error *err);
 /* Removes OUTPUT.work, when the output has its name. */
 void tms_calibrated_done(const struct tms_target *t);
 

@@ -14,43 +14,114 @@
 #include "target/grid_route.h"
 #include "target/layer_folds.h"
 
-#define DAMP   0.02 /* of the mean of the Hessian's diagonal; 0.005 to 0.1 do nearly as well */
+#define SHRINK 0.03 /* of each entry of the Hessian's diagonal (tms_hessian_shrink) */
+#define DAMP   1e-5 /* of its mean: only for what rounding errors might make of the factor */
 #define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
 
-/* A matrix that fewer tokens than this share of its columns reached is left to the plain encoder: its Hessian would
- * say more about these tokens than about the matrix. */
-#define LEAST_TOKENS(cols) ((cols) / 16 + 1)
+/* ---- stages ---- */
+
+static enum tms_stage stage_of(enum tms_linear linear)
+{
+    switch (tms_input_owner(linear)) {
+    case TMS_LINEAR_Q:
+    case TMS_LINEAR_KV_A: return TMS_STAGE_QKV;
+    case TMS_LINEAR_Q_B:
+    case TMS_LINEAR_KV_B:
+    case TMS_LINEAR_K_B:
+    case TMS_LINEAR_V_B: return TMS_STAGE_LATENTS;
+    case TMS_LINEAR_O: return TMS_STAGE_O;
+    case TMS_LINEAR_GATE:
+    case TMS_LINEAR_ROUTER:
+    case TMS_LINEAR_EXPERT_GATE: return TMS_STAGE_GATE_UP;
+    default: return TMS_STAGE_DOWN; /* and the head, which is alone in its layer */
+    }
+}
+
+static bool is_at_work(const struct tms_layer_codes *c, enum tms_linear linear)
+{
+    return c->stage == TMS_STAGE_ALL || stage_of(linear) == c->stage;
+}
+
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage)
+{
+    struct tms_net_matrix m;
+    for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);)
+        if (stage_of(m.linear) == stage) return true;
+    return false;
+}
 
 enum { ROWS = 16 /* of a job of plain encoding */ };
 
 /* ---- Hessians ---- */
 
-static tms_status add_largest(struct tms_layer_codes *c, const struct tms_tap *tap, size_t n_parts, size_t part,
-                              struct tms_error *err)
+static tms_status make_parts(struct tms_layer_codes *c, enum tms_linear owner, bool experts, struct tms_error *err)
 {
-    float ***all = &c->largest[tap->linear];
+    size_t n_parts = experts ? c->n_experts : 1;
+    struct tms_hessian ***all = &c->hessians[owner];
+    if (!*all) *all = tms_calloc(n_parts, sizeof **all);
+    return *all ? TMS_OK : tms_fail_memory(err, n_parts * sizeof **all);
+}
+
+/* Room for the largest |x| of an input's columns. */
+static tms_status make_largest(struct tms_layer_codes *c, enum tms_linear owner, bool experts, size_t part,
+                               uint64_t cols, float **out, struct tms_error *err)
+{
+    size_t n_parts = experts ? c->n_experts : 1;
+    float ***all = &c->largest[owner];
     if (!*all) *all = tms_calloc(n_parts, sizeof **all);
     if (!*all) return tms_fail_memory(err, n_parts * sizeof **all);
-    float *largest = (*all)[part] ? (*all)[part] : tms_calloc(tap->cols, sizeof *largest);
-    (*all)[part] = largest;
-    if (!largest) return tms_fail_memory(err, tap->cols * sizeof *largest);
-    for (size_t i = 0; i < tap->n; i++)
+    if (!(*all)[part]) (*all)[part] = tms_calloc(cols, sizeof ***all);
+    *out = (*all)[part];
+    return *out ? TMS_OK : tms_fail_memory(err, cols * sizeof ***all);
+}
+
+static tms_status add_largest(struct tms_layer_codes *c, const struct tms_tap *tap, size_t part, struct tms_error *err)
+{
+    float *largest = NULL;
+    tms_status status = make_largest(c, tap->linear, tap->expert >= 0, part, tap->cols, &largest, err);
+    for (size_t i = 0; i < tap->n && status == TMS_OK; i++)
         for (uint64_t k = 0; k < tap->cols; k++) largest[k] = fmaxf(largest[k], fabsf(tap->x[i * tap->stride + k]));
-    return TMS_OK;
+    return status;
 }
 
 tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_error *err)
 {
     struct tms_layer_codes *c = ctx;
     size_t part = tap->expert >= 0 ? (size_t)tap->expert : 0;
-    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0) return TMS_OK;
-    struct tms_hessian ***all = &c->hessians[tap->linear];
-    size_t n_parts = tap->expert >= 0 ? (size_t)c->n_experts : 1;
-    if (!*all) *all = tms_calloc(n_parts, sizeof **all);
-    if (!*all) return tms_fail_memory(err, n_parts * sizeof **all);
-    tms_status status = (*all)[part] ? TMS_OK : tms_hessian_create(&(*all)[part], (size_t)tap->cols, err);
-    if (status == TMS_OK) status = tms_hessian_add((*all)[part], tap->x, tap->stride, tap->n, c->pool, err);
-    return status == TMS_OK && c->folds == TMS_FOLDS_SMOOTH ? add_largest(c, tap, n_parts, part, err) : status;
+    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0 || !is_at_work(c, tap->linear))
+        return TMS_OK;
+    tms_status status = make_parts(c, tap->linear, tap->expert >= 0, err);
+    if (status != TMS_OK) return status;
+    struct tms_hessian **hessian = &c->hessians[tap->linear][part];
+    struct tms_error problem;
+    if (!*hessian) status = tms_hessian_create(hessian, (size_t)tap->cols, err);
+    if (status != TMS_OK) return status;
+    status = tms_hessian_add(*hessian, tap->x, tap->stride, tap->n, c->pool, &problem);
+    if (status != TMS_OK)
+        return tms_fail(err, status, "%s: layer %llu: %s", c->t->source->path, (unsigned long long)tap->layer,
+                        problem.message);
+    return c->folds == TMS_FOLDS_SMOOTH ? add_largest(c, tap, part, err) : status;
+}
+
+tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stats *stats, uint64_t layer,
+                                struct tms_error *err)
+{
+    struct tms_net_matrix m;
+    tms_status status = TMS_OK;
+    for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        const enum tms_linear owner = tms_input_owner(m.linear);
+        const size_t part = m.expert >= 0 ? (size_t)m.expert : 0;
+        char name[192];
+        status = make_parts(c, owner, m.expert >= 0, err);
+        if (status != TMS_OK || c->hessians[owner][part]) continue;
+        if (!tms_net_linear_name(c->net, layer, m.linear, true, name, sizeof name)) continue;
+        status = tms_stats_hessian(stats, name, part, (size_t)m.cols, &c->hessians[owner][part], err);
+        float *largest = NULL;
+        if (status != TMS_OK || c->folds != TMS_FOLDS_SMOOTH || !c->hessians[owner][part]) continue;
+        status = make_largest(c, owner, m.expert >= 0, part, m.cols, &largest, err);
+        if (status == TMS_OK) status = tms_stats_largest(stats, name, part, (size_t)m.cols, largest, err);
+    }
+    return status;
 }
 
 void tms_layer_codes_changed(struct tms_layer_codes *c)
@@ -60,7 +131,7 @@ void tms_layer_codes_changed(struct tms_layer_codes *c)
     c->prepared_of = NULL;
 }
 
-void tms_layer_codes_drop(struct tms_layer_codes *c)
+void tms_layer_codes_drop_hessians(struct tms_layer_codes *c)
 {
     tms_layer_codes_changed(c);
     for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
@@ -72,6 +143,11 @@ void tms_layer_codes_drop(struct tms_layer_codes *c)
         c->hessians[i] = NULL;
         c->largest[i] = NULL;
     }
+}
+
+void tms_layer_codes_drop(struct tms_layer_codes *c)
+{
+    tms_layer_codes_drop_hessians(c);
     for (size_t i = 0; i < c->n_made; i++) free(c->codes[i]);
     c->n_made = 0;
     free(c->chosen);
@@ -183,7 +259,7 @@ struct tms_hessian *tms_layer_codes_hessian(const struct tms_layer_codes *c, con
 {
     struct tms_hessian **all = c->hessians[tms_input_owner(m->linear)];
     struct tms_hessian *hessian = all ? all[m->expert >= 0 ? m->expert : 0] : NULL;
-    return hessian && hessian->n_tokens >= LEAST_TOKENS(m->cols) && hessian->n == m->cols ? hessian : NULL;
+    return hessian && hessian->n_tokens >= TMS_LEAST_TOKENS(m->cols) && hessian->n == m->cols ? hessian : NULL;
 }
 
 const float *tms_layer_codes_largest(const struct tms_layer_codes *c, const struct tms_net_matrix *m)
@@ -199,23 +275,31 @@ uint64_t tms_layer_codes_part_rows(const struct tms_net_matrix *m)
 
 /* What error feedback needs of a Hessian: c->prepared with options of a grid, else c->factor. All matrices of a target
  * have the same options but for the grid's size in columns, which goes with the Hessian. */
-static tms_status prepare(struct tms_layer_codes *c, struct tms_hessian *hessian, const struct tms_gptq_options *grid,
-                          struct tms_error *err)
+static tms_status prepare(struct tms_layer_codes *c, const char *name, struct tms_hessian *hessian,
+                          const struct tms_gptq_options *grid, struct tms_error *err)
 {
+    struct tms_error problem;
     if (c->prepared_of == hessian) return TMS_OK;
     tms_layer_codes_changed(c);
     tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
-    if (status == TMS_OK)
-        status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, err)
-                      : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, err);
-    if (status == TMS_OK) c->prepared_of = hessian;
-    return status;
+    if (status != TMS_OK) return status;
+    tms_hessian_shrink(hessian, SHRINK);
+    status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
+                  : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
+    if (status != TMS_OK)
+        return tms_fail(err, status, "%s: the Hessian of '%s': %s", c->t->source->path, name, problem.message);
+    c->prepared_of = hessian;
+    const double damp = grid ? c->prepared.damp_used : c->factor.damp;
+    if (damp <= DAMP) return TMS_OK;
+    c->report.n_raised++;
+    if (damp > c->report.most_damp) c->report.most_damp = damp;
+    return TMS_OK;
 }
 
 tms_status tms_layer_codes_cost(struct tms_layer_codes *c, struct tms_hessian *hessian, float *cost,
                                 struct tms_error *err)
 {
-    tms_status status = prepare(c, hessian, NULL, err);
+    tms_status status = prepare(c, "a matrix to be scaled", hessian, NULL, err);
     for (size_t i = 0; i < hessian->n && status == TMS_OK; i++) {
         const float d = c->factor.u[i * c->factor.ld + i];
         cost[i] = 1 / (d * d);
@@ -261,14 +345,14 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
             .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
             .damp = DAMP};
         struct tms_gptq_result result = {0};
-        status = prepare(c, hessian, &o, err);
+        status = prepare(c, m->tensor->name, hessian, &o, err);
         if (status == TMS_OK)
             status = tms_gptq_with(&result, w, (size_t)m->cols, (size_t)m->rows, &c->prepared, c->pool, err);
         if (status == TMS_OK) {
             memcpy(codes, result.codes, m->rows * m->cols);
             memcpy(zeros, result.zeros, m->rows * groups);
             memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
-            c->n_fed++;
+            c->report.n_seen++;
         }
         tms_gptq_free(&result);
     } else if (status == TMS_OK) {
@@ -276,7 +360,7 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
         part.rows = m->rows;
         if (hessian) status = clip(c, m, w, route, hessian, err);
         tms_grid_round(&part, &route->rounding, w, 0, m->rows, scales, g->has_zeros ? zeros : NULL, codes);
-        ++*(hessian ? &c->n_fed : &c->n_unseen);
+        ++*(hessian ? &c->report.n_seen : &c->report.n_unseen);
     }
     if (status == TMS_OK) {
         struct tms_grid part = *g;
@@ -346,10 +430,10 @@ static tms_status encode_matrix(struct tms_layer_codes *c, const struct tms_net_
                                 const struct tms_route *route, uint8_t *codes, struct tms_error *err)
 {
     struct tms_hessian *hessian = tms_layer_codes_hessian(c, m);
-    ++*(hessian ? &c->n_fed : &c->n_unseen);
+    ++*(hessian ? &c->report.n_seen : &c->report.n_unseen);
     if (!hessian || !c->feedback) return encode_plainly(c, m, w, route, codes, err);
     const struct tms_block_feedback_options o = {.n_sweeps = SWEEPS, .hessian = hessian};
-    tms_status status = prepare(c, hessian, NULL, err);
+    tms_status status = prepare(c, m->tensor->name, hessian, NULL, err);
     return status == TMS_OK
                ? tms_block_feedback(codes, route->codec->id, w, (size_t)m->rows, &c->factor, &o, NULL, c->pool, err)
                : status;
@@ -407,6 +491,7 @@ tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struc
     for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);) n++;
     if (!tms_grow(&c->made, &c->cap_made, n, sizeof *c->made)) return tms_fail_memory(err, n * sizeof *c->made);
     for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
+        if (!is_at_work(c, m.linear)) continue;
         if (m.tensor != tensor) { /* the one before is complete */
             if (route) status = save_codes(c, route, err);
             tensor = m.tensor;

@@ -4,10 +4,29 @@
 #ifndef TMS_TARGET_LAYER_CODES_H
 #define TMS_TARGET_LAYER_CODES_H
 
+#include "calib/stats.h"
 #include "engine/net.h"
 #include "method/block_feedback.h"
 #include "method/gptq.h"
 #include "target/target.h"
+
+/* The stages of a layer: what is measured only when the stages before it have their codes. */
+enum tms_stage {
+    TMS_STAGE_ALL = -1, /* at once */
+    TMS_STAGE_QKV,
+    TMS_STAGE_LATENTS, /* up from latents */
+    TMS_STAGE_O,
+    TMS_STAGE_GATE_UP, /* and routers */
+    TMS_STAGE_DOWN,
+    TMS_STAGES,
+};
+
+/* What became of matrices. */
+struct tms_codes_report {
+    size_t n_seen, n_unseen; /* rounded by their inputs; reached by too few tokens and rounded plainly */
+    size_t n_raised;         /* Hessians whose damping was raised to make them positive definite */
+    double most_damp;        /* of any of those */
+};
 
 /* Scales that are folded in before rounding. */
 enum tms_folds { TMS_FOLDS_NONE, TMS_FOLDS_AWQ, TMS_FOLDS_SMOOTH };
@@ -19,11 +38,12 @@ struct tms_layer_codes {
     const char *work; /* the folder */
     size_t n_experts;
     size_t n_kv_heads;
-    bool feedback;        /* else plain rounding, weighted by the inputs */
-    enum tms_folds folds; /* before that */
-    bool measures;        /* the tap adds up */
-    size_t n_fed, n_unseen;
-    size_t n_folded, n_unfolded; /* places in the model for scales (layer_folds.h): with them, and left out */
+    bool feedback;                  /* else plain rounding, weighted by the inputs */
+    enum tms_folds folds;           /* before that */
+    bool measures;                  /* the tap adds up */
+    enum tms_stage stage;           /* what is measured and made */
+    struct tms_codes_report report; /* of all layers */
+    size_t n_folded, n_unfolded;    /* places in the model for scales (layer_folds.h): with them, and left out */
     /* of the layer at work */
     struct tms_hessian **hessians[TMS_LINEAR_EXPERT_DOWN + 1]; /* [experts] or [1], of inputs' owners */
     float **largest[TMS_LINEAR_EXPERT_DOWN + 1];               /* likewise, for SmoothQuant: of |x| in each column */
@@ -42,8 +62,16 @@ struct tms_layer_codes {
 
 /* A tap of the net (ctx: the struct): adds to the Hessians while `measures` is set. */
 tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_error *err);
-/* All matrices of a held layer: codes are made, kept in files, and take the weights' place in the net. */
+/* All matrices of a held layer (of the stage): codes are made, kept in files, and take the weights' place in the net.
+ */
 tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struct tms_error *err);
+/* True if the layer has matrices of the stage. */
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage);
+/* Instead of a walk: the Hessians of a layer out of statistics. */
+tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stats *stats, uint64_t layer,
+                                struct tms_error *err);
+/* Forgets the Hessians alone. */
+void tms_layer_codes_drop_hessians(struct tms_layer_codes *c);
 /* Forgets the layer's; the net must have dropped it before. */
 void tms_layer_codes_drop(struct tms_layer_codes *c);
 /* Where a route's codes lie; freed by the caller. NULL: memory is short. */

@@ -144,6 +144,7 @@ static const struct {
         {"leave-output-tensor", offsetof(struct tms_quantize_options, leave_output_tensor)},
         {"rules-of-2025", offsetof(struct tms_quantize_options, rules_of_2025)},
         {"keep-split", offsetof(struct tms_quantize_options, keep_split)},
+        {"sequential", offsetof(struct tms_quantize_options, sequential)},
 },
   texts[] =
       {
@@ -153,6 +154,7 @@ static const struct {
           {"token-embedding-type", offsetof(struct tms_quantize_options, token_embedding_type)},
           {"prune-layers", offsetof(struct tms_quantize_options, prune_layers)},
           {"method", offsetof(struct tms_quantize_options, method)},
+          {"template", offsetof(struct tms_quantize_options, template_name)},
 },
   numbers[] = {
       {"split-max-size", offsetof(struct tms_quantize_options, split_max_bytes)},
@@ -204,6 +206,7 @@ json_t *tms_recipe(const struct tms_quantize_options *options, const char *type,
         ok = json_object_set_new(recipe, "imatrix", json_string(tms_path_base(o.imatrix))) == 0 &&
              json_object_set_new(recipe, "imatrix-sha256", json_string(imatrix_sha256)) == 0;
     if (o.data && ok) ok = json_object_set_new(recipe, "data", json_string(tms_path_base(o.data))) == 0;
+    if (o.stats && ok) ok = json_object_set_new(recipe, "stats", json_string(tms_path_base(o.stats))) == 0;
     if (ok) return recipe;
     json_decref(recipe);
     return NULL;

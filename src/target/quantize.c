@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/sha256.h"
+#include "calib/stats.h"
 #include "target/calibrated.h"
 #include "target/manifest.h"
 #include "target/pipeline.h"
@@ -25,7 +26,8 @@ struct order {
     struct tms_pool *pool;
     struct tms_imatrix *imatrix;
     bool calibrated;
-    struct tms_samples samples; /* of a method that reads a text */
+    struct tms_samples samples;   /* of a method that reads a text */
+    struct tms_stats *statistics; /* or of one that was read */
     /* with --provenance or --manifest */
     struct tms_hashed_files source_files;
     char source_hash[72], imatrix_sha256[65];
@@ -156,6 +158,10 @@ static tms_status describe(struct order *o, struct tms_error *err)
         r->n_quantized = t->n_quantized;
         r->n_kept = t->n_kept;
         r->n_fallbacks = t->n_fallbacks;
+        r->n_seen = t->n_seen;
+        r->n_unseen = t->n_unseen;
+        r->n_raised = t->n_raised;
+        r->most_damp = t->most_damp;
         r->n_parameters = t->n_parameters;
         for (size_t f = 0; f < t->n_files; f++) r->file_bytes += t->files[f].size;
         for (size_t k = 0; k < t->n_outs; k++) r->tensor_bytes += t->outs[k].bytes;
@@ -267,6 +273,14 @@ static tms_status make_out_folder(const char *out, struct tms_error *err)
     return TMS_OK;
 }
 
+static tms_status open_stats(struct order *o, struct tms_error *err)
+{
+    tms_status status = tms_stats_open(&o->statistics, o->options->stats, err);
+    return status == TMS_OK ? tms_stats_check_model(o->options->stats, tms_stats_model(o->statistics),
+                                                    tms_stats_fingerprint(o->statistics), o->source, err)
+                            : status;
+}
+
 /* Codes of methods that make them beforehand, target after target. */
 static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
 {
@@ -275,14 +289,15 @@ static tms_status calibrate(struct order *o, const char *out, struct tms_error *
         status = tms_calibrated_fits(o->targets[i], o->options->method, err);
     if (status != TMS_OK || o->options->dry_run) return status;
     status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
-    if (status == TMS_OK && tms_method_reads_text(o->options->method))
+    if (status == TMS_OK && tms_method_reads_text(o->options->method) && !o->options->stats)
         status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
     for (size_t i = 0; i < o->n && status == TMS_OK; i++)
-        status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->options, err);
+        status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->statistics, o->options, err);
     return status;
 }
 
-tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options, struct tms_error *err)
+tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
+                            const struct tms_source *source, struct tms_error *err)
 {
     struct tms_imatrix_options io = {.include = options->include_weights,
                                      .n_include = options->n_include_weights,
@@ -290,7 +305,15 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
                                      .n_exclude = options->n_exclude_weights,
                                      .warn = options->warning,
                                      .warn_ctx = options->warning_ctx};
-    return tms_imatrix_open(out, options->imatrix, &io, err);
+    struct tms_imatrix *imatrix = NULL;
+    tms_status status = tms_imatrix_open(&imatrix, options->imatrix, &io, err);
+    if (status == TMS_OK && imatrix->fingerprint)
+        status = tms_stats_check_model(imatrix->path, imatrix->model, imatrix->fingerprint, source, err);
+    if (status == TMS_OK)
+        *out = imatrix;
+    else
+        tms_imatrix_close(imatrix);
+    return status;
 }
 
 static tms_status write_model(const char *model, const char *out, const struct tms_quantize_options *options,
@@ -298,6 +321,9 @@ static tms_status write_model(const char *model, const char *out, const struct t
                               struct tms_error *err)
 {
     double start = tms_seconds();
+    struct tms_quantize_options own = *options;
+    if (own.stats && !own.imatrix) own.imatrix = own.stats; /* what has no error feedback is weighted by them, too */
+    options = &own;
     struct order o = {.options = options, .n = options->n_types};
     tms_status status;
     if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");
@@ -316,7 +342,8 @@ static tms_status write_model(const char *model, const char *out, const struct t
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
-    if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, err);
+    if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, o.source, err);
+    if (status == TMS_OK && options->stats) status = open_stats(&o, err);
     if (status == TMS_OK && !options->dry_run) status = tms_pool_create(&o.pool, options->n_threads, err);
     if (status == TMS_OK && tells_provenance(&o)) status = hash_inputs(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
@@ -343,6 +370,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     tms_source_close(o.source);
     tms_imatrix_close(o.imatrix);
     tms_samples_free(&o.samples);
+    tms_stats_close(o.statistics);
     tms_output_discard(o.manifest);
     tms_hashed_files_free(&o.source_files);
     for (size_t i = 0; o.recipes && i < o.n; i++) free(o.recipes[i]);

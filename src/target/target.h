@@ -84,6 +84,8 @@ struct tms_target {
     struct tms_kvs kvs;               /* GGUF: the model's key-values; bitsandbytes: none */
     struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
+    size_t n_seen, n_unseen, n_raised; /* of method gptq, as in struct tms_result */
+    double most_damp;
     size_t n_again; /* tensors that were quantized before and are quantized anew */
     uint64_t n_parameters;
     struct tms_arena arena; /* owns names and contents */
@@ -112,9 +114,10 @@ tms_status tms_target_plan_bnb(struct tms_target *t, const struct tms_target_opt
 tms_status tms_target_plan_grid(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 tms_status tms_target_plan_hf(struct tms_target *t, const struct tms_target_options *options, struct tms_error *err);
 
-/* The file that options->imatrix names, with the entries that the options choose. */
+/* The file that options->imatrix names, with the entries that the options choose. TMS_EINPUT for statistics of another
+ * model than the source. */
 tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
-                            struct tms_error *err);
+                            const struct tms_source *source, struct tms_error *err);
 
 /* Folders: lays the files out again with the lengths that are known now; places before late tensors do not
  * change. */

@@ -277,6 +277,6 @@ tms_status tms_verify_plan(struct tms_verifying *v, struct tms_error *err)
     if (status != TMS_OK) return status;
     if ((spec.dialect == TMS_DIALECT_GGUF) != (v->file->kind == TMS_SOURCE_GGUF))
         return tms_fail(err, TMS_EINPUT, "%s: is no file of type %s", v->file->path, spec.name);
-    if (v->recipe.imatrix) status = tms_open_imatrix(&v->imatrix, &v->recipe, err);
+    if (v->recipe.imatrix) status = tms_open_imatrix(&v->imatrix, &v->recipe, v->source, err);
     return status == TMS_OK ? choose_plan(v, &spec, err) : status;
 }

@@ -168,6 +168,87 @@ static void experts_are_counted_by_the_tokens_that_chose_them(void **state)
     }
 }
 
+/* Hessians and histograms of a mixture, whatever threads there are, and as sums of squares have them. */
+static void hessians_and_histograms_are_kept_for_every_input(void **state)
+{
+    (void)state;
+    struct tms_calibrate_options o = {
+        .data = calib_text(3000), .length = 64, .keep_hessian = true, .histogram = true, .n_threads = 1};
+    char one[1024], three[1024];
+    snprintf(one, sizeof one, "%s", scratch("one.stats"));
+    snprintf(three, sizeof three, "%s", scratch("three.stats"));
+    struct tms_calibrate_result r = calibrate(golden("arch/qwen3_moe"), one, &o);
+    assert_true(r.n_hessians > 2 * r.coverage[0].n_experts);
+    assert_int_equal(r.n_dead, 0);
+    tms_calibrate_free(&r);
+    o.n_threads = 3;
+    r = calibrate(golden("arch/qwen3_moe"), three, &o);
+    assert_same_files(one, three);
+    struct tms_stats *stats;
+    struct tms_stats_input in;
+    assert_ok(tms_stats_open(&stats, one, &err), err);
+    assert_ok(tms_stats_read(stats, "blk.1.ffn_up_exps.weight", &in, &err), err);
+    assert_int_equal(in.parts, r.coverage[1].n_experts);
+    uint64_t n_values = 0;
+    for (size_t e = 0; e < in.parts; e++) {
+        struct tms_hessian *h = NULL;
+        assert_ok(tms_stats_hessian(stats, "blk.1.ffn_up_exps.weight", e, in.cols, &h, &err), err);
+        assert_int_equal(in.counts[e], r.coverage[1].tokens[e]);
+        n_values += (uint64_t)in.counts[e] * in.cols;
+        if (!h) assert_int_equal(in.counts[e], 0);
+        for (size_t c = 0; h && c < in.cols; c++) {
+            double square = 2 * in.squares[e * in.cols + c] / (double)in.counts[e];
+            double entry = (double)h->h[c * h->ld + c];
+            if (!(fabs(entry - square) <= 1e-5 * square)) fail_msg("expert %zu, %zu: %g, not %g", e, c, entry, square);
+            assert_true(h->h[c * h->ld] == h->h[c]);
+        }
+        tms_hessian_free(h);
+    }
+    static int64_t counts[TMS_HISTOGRAM_BINS];
+    const struct tms_st_tensor *t = tms_safetensors_find(stats->file, "model.layers.1.mlp.experts.gate_proj.histogram");
+    assert_non_null(t);
+    assert_int_equal(t->bytes, sizeof counts);
+    assert_ok(tms_file_read(&stats->file->file, counts, sizeof counts, t->offset, &err), err);
+    for (size_t i = 0; i < TMS_HISTOGRAM_BINS; i++) n_values -= (uint64_t)counts[i];
+    assert_int_equal(n_values, 0);
+    tms_stats_drop(&in);
+    tms_stats_close(stats);
+    tms_calibrate_free(&r);
+}
+
+/* Without --keep-hessian the file only tells what they were like. */
+static void hessians_of_layers_in_work_are_told_and_dropped(void **state)
+{
+    (void)state;
+    const struct tms_calibrate_options o = {.data = calib_text(2000), .length = 32, .hessian = true};
+    struct tms_calibrate_result r = calibrate(golden("arch/qwen3"), scratch("seen.stats"), &o);
+    assert_int_equal(r.n_hessians, r.n_inputs);
+    assert_true(r.most_damp >= 0.01);
+    tms_calibrate_free(&r);
+    struct tms_stats *stats;
+    struct tms_hessian *h = NULL;
+    assert_ok(tms_stats_open(&stats, scratch("seen.stats"), &err), err);
+    assert_non_null(tms_safetensors_find(stats->file, "model.layers.0.mlp.down_proj.damp"));
+    assert_int_equal(tms_stats_hessian(stats, "blk.0.ffn_down.weight", 0, 8, &h, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "--keep-hessian"));
+    tms_stats_close(stats);
+}
+
+static void statistics_of_another_model_are_refused(void **state)
+{
+    (void)state;
+    const struct tms_calibrate_options o = {.data = calib_text(2000), .length = 32};
+    struct tms_calibrate_result r = calibrate(golden("arch/qwen3"), scratch("other.stats"), &o);
+    tms_calibrate_free(&r);
+    const char *type = "q4_0";
+    const struct tms_quantize_options q = {.types = &type, .n_types = 1, .imatrix = scratch("other.stats")};
+    struct tms_result *results;
+    assert_int_equal(tms_quantize(pebble(), scratch("other.gguf"), &q, &results, NULL, NULL, &err), TMS_EINPUT);
+    assert_non_null(strstr(err.message, "statistics of another model, a Qwen3ForCausalLM of fingerprint "));
+    assert_non_null(strstr(err.message, " is a Qwen2ForCausalLM of "));
+    assert_null(strchr(err.message, '\n'));
+}
+
 /* The same from a folder and from the GGUF file made of it. */
 static void files_and_folders_have_one_fingerprint(void **state)
 {
@@ -274,6 +355,50 @@ static void lines_of_json_are_sequences(void **state)
     assert_int_equal(r.n_sequences, 2);
     assert_true(r.n_tokens > 16 && r.n_tokens < 32);
     tms_calibrate_free(&r);
+}
+
+static json_t *ids_of(const char *data, const char *template_name)
+{
+    const struct tms_calibrate_options o = {
+        .data = data, .length = 128, .no_bos = true, .parse_special = true, .template_name = template_name};
+    struct tms_calibrate_result r = calibrate(golden("arch/qwen3"), scratch("ids.stats"), &o);
+    struct tms_stats *stats;
+    tms_calibrate_free(&r);
+    assert_ok(tms_stats_open(&stats, scratch("ids.stats"), &err), err);
+    json_t *ids = json_incref(json_object_get(stats->about, "ids"));
+    tms_stats_close(stats);
+    return ids;
+}
+
+static void lines_with_messages_are_written_by_the_template(void **state)
+{
+    (void)state;
+    static const char chat[] =
+        "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": "
+        "\"Where is the sea?\"}, {\"role\": \"assistant\", \"content\": \"In the west.\"}]}\n";
+    static const char text[] =
+        "{\"text\": \"<|im_start|>system\\nBe brief.<|im_end|>\\n<|im_start|>user\\nWhere is the "
+        "sea?<|im_end|>\\n<|im_start|>assistant\\nIn the west.<|im_end|>\\n\"}\n";
+    char lines[1024], plain[1024];
+    snprintf(lines, sizeof lines, "%s", scratch("chat.jsonl"));
+    snprintf(plain, sizeof plain, "%s", scratch("plain.jsonl"));
+    write_whole(lines, chat, sizeof chat - 1);
+    write_whole(plain, text, sizeof text - 1);
+    json_t *a = ids_of(lines, "chatml"), *b = ids_of(plain, NULL);
+    assert_non_null(a);
+    assert_true(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+    calibrate_refuses(&(struct tms_calibrate_options){.data = lines}, TMS_EINPUT, "chat template");
+    calibrate_refuses(&(struct tms_calibrate_options){.data = lines, .template_name = "none"}, TMS_EINPUT, "chatml");
+    static const char odd[] = "{\"messages\": [{\"role\": \"user\", \"content\": [1]}]}\n";
+    write_whole(lines, odd, sizeof odd - 1);
+    calibrate_refuses(&(struct tms_calibrate_options){.data = lines, .template_name = "chatml"}, TMS_EINPUT,
+                      "line 1: message 1 is no");
+    static const char turns[] = "{\"messages\": [{\"role\": \"assistant\", \"content\": \"Hm\"}]}\n";
+    write_whole(lines, turns, sizeof turns - 1);
+    calibrate_refuses(&(struct tms_calibrate_options){.data = lines, .template_name = "chatml"}, TMS_EINPUT,
+                      "line 1: message 1 of the conversation is of role 'assistant'");
 }
 
 static void damaged_statistics_are_refused(void **state)
@@ -409,10 +534,14 @@ int main(void)
         cmocka_unit_test(sums_are_those_of_llama_imatrix),
         cmocka_unit_test(importance_matrices_say_the_same_in_all_forms),
         cmocka_unit_test(experts_are_counted_by_the_tokens_that_chose_them),
+        cmocka_unit_test(hessians_and_histograms_are_kept_for_every_input),
+        cmocka_unit_test(hessians_of_layers_in_work_are_told_and_dropped),
+        cmocka_unit_test(statistics_of_another_model_are_refused),
         cmocka_unit_test(files_and_folders_have_one_fingerprint),
         cmocka_unit_test(stopped_runs_go_on_and_give_the_same_file),
         cmocka_unit_test(bad_texts_are_refused_in_one_line),
         cmocka_unit_test(lines_of_json_are_sequences),
+        cmocka_unit_test(lines_with_messages_are_written_by_the_template),
         cmocka_unit_test(damaged_statistics_are_refused),
         cmocka_unit_test(feedback_loses_less_than_rounding),
         cmocka_unit_test(grids_lose_less_with_feedback_and_the_same_for_all_threads),

@@ -20,6 +20,7 @@ struct way {
     size_t keep_first, keep_last; /* tokens at 16 bits */
     double int8_outlier;
     bool bounded; /* layer by layer, weights read into memory */
+    bool fast;
 };
 
 struct outcome {
@@ -43,7 +44,8 @@ struct runner {
 
 static void open_runner(struct runner *r, const char *model, const struct way *way)
 {
-    const struct tms_net_options options = {.bounded = way->bounded, .int8_outlier = way->int8_outlier};
+    const struct tms_net_options options = {
+        .bounded = way->bounded, .fast = way->fast, .int8_outlier = way->int8_outlier};
     assert_ok(tms_source_open(&r->source, model, NULL, NULL, &err), err);
     assert_ok(tms_pool_create(&r->pool, way->n_threads ? way->n_threads : 1, &err), err);
     assert_ok(tms_net_open(&r->net, r->source, r->pool, &options, &err), err);
@@ -191,10 +193,12 @@ static const char *folder(const char *arch)
     return golden(name);
 }
 
-static const char *const archs[] = {"llama31",      "llama2",        "llama_bias",  "mistral",     "qwen2_tied",
-                                    "qwen2_untied", "qwen2_sharded", "qwen3",       "qwen3_yarn",  "mixtral",
-                                    "qwen2_moe",    "qwen3_moe",     "gemma",       "gemma2",      "gemma3_text",
-                                    "phi3",         "phi3_longrope", "deepseek_v2", "deepseek_v3", "deepseek_v3_fp8"};
+static const char *const archs[] = {"llama31",        "llama2",       "llama_bias",         "mistral",
+                                    "qwen2_tied",     "qwen2_untied", "qwen2_sharded",      "qwen3",
+                                    "qwen3_yarn",     "mixtral",      "qwen2_moe",          "qwen3_moe",
+                                    "gemma",          "gemma2",       "gemma3_text",        "phi3",
+                                    "phi3_longrope",  "deepseek_v2",  "deepseek_v2_groups", "deepseek_v3",
+                                    "deepseek_v3_fp8"};
 enum { N_ARCHS = sizeof archs / sizeof *archs };
 
 static void folders_give_the_logits_of_transformers(void **state)
@@ -235,6 +239,37 @@ static void converted_files_give_the_same_logits(void **state)
         print_message("%s: %.1e of the range\n", archs[i], d);
         if (!(d <= 1e-4)) fail_msg("%s as GGUF: %g of the range", archs[i], d);
         free_outcome(&o);
+        free_expected(&e);
+    }
+}
+
+/* The fast mode makes latents into keys and values for many tokens at once, and not for few: both ways, mixed, from
+ * folders and from GGUF, where the matrices lie otherwise. */
+static void both_forms_of_latent_attention_give_the_same_logits(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"deepseek_v2", "deepseek_v3"};
+    static const struct {
+        const char *kv;
+        double bound; /* of the difference from transformers' */
+    } caches[] = {{"f32", 1e-4}, {"f16", 2e-3}, {"c8", 0.3 /* another expert now and then */}};
+    for (size_t i = 0; i < 4; i++) {
+        const char *name = models[i % 2], *file = i < 2 ? folder(name) : converted(folder(name), "latent.gguf");
+        struct expected e = expect(name);
+        for (size_t k = 0; k < sizeof caches / sizeof *caches; k++) {
+            struct way way = {.n_threads = 2, .step = 1, .kv = caches[k].kv, .fast = true};
+            struct outcome absorbed = run(file, e.ids, e.n, way);
+            double d = distance(absorbed.logits, e.logits, e.n * e.vocab);
+            if (!(d <= caches[k].bound)) fail_msg("%s, %s: %g of the range", name, way.kv, d);
+            for (way.step = 0; way.step <= 20; way.step += 20) {
+                struct outcome o = run(file, e.ids, e.n, way);
+                d = distance(o.logits, absorbed.logits, e.n * e.vocab);
+                print_message("%s, %s, %zu at once: %.1e of the range\n", name, way.kv, way.step, d);
+                if (!(d > 0 && d <= 1e-3)) fail_msg("%s, %s: %g of the range", name, way.kv, d);
+                free_outcome(&o);
+            }
+            free_outcome(&absorbed);
+        }
         free_expected(&e);
     }
 }
@@ -683,6 +718,36 @@ static void folders_on_grids_run_as_if_decoded_first(void **state)
         }
 }
 
+/* Grids and bitsandbytes' codes as integers with inputs in 8 bits, for few tokens at a time. */
+static void folders_run_in_the_fast_mode(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"nf4:b64",     "fp4:b128", "int8",      "gptq:4:g32", "gptq:3:g64:asym",
+                                        "gptq:8:g128", "awq:g32",  "w4a16:g64", "w2a16:g32",  "w5a16:g128:asym",
+                                        "w8a8",        "nvfp4a16", "mxfp4a16"};
+    const enum tms_cpu own = tms_cpu_level();
+    int32_t ids[N_IDS];
+    some_ids(ids);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const char *path = written(pebble(), "fast", types[i], NULL);
+        struct outcome exact = run(path, ids, N_IDS, (struct way){.n_threads = 1});
+        struct outcome one = run(path, ids, N_IDS, (struct way){.n_threads = 1, .step = 1, .fast = true});
+        double d = distance(one.logits, exact.logits, N_IDS * exact.vocab);
+        print_message("%s: %.1e of the range\n", types[i], d);
+        if (!(d > 0 && d < 0.02)) fail_msg("%s: %g of the range", types[i], d);
+        for (enum tms_cpu level = TMS_CPU_SCALAR; level <= own; level++) {
+            tms_cpu_force(level);
+            struct outcome got =
+                run(path, ids, N_IDS, (struct way){.n_threads = 2, .step = level == own ? 7 : 1, .fast = true});
+            assert_same_logits(&got, &one, types[i]);
+            free_outcome(&got);
+            tms_cpu_force(own);
+        }
+        free_outcome(&exact);
+        free_outcome(&one);
+    }
+}
+
 static void every_dtype_of_folders_runs_as_if_decoded_first(void **state)
 {
     (void)state;
@@ -737,6 +802,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(folders_give_the_logits_of_transformers),
         cmocka_unit_test(converted_files_give_the_same_logits),
+        cmocka_unit_test(both_forms_of_latent_attention_give_the_same_logits),
         cmocka_unit_test(hidden_states_agree_layer_by_layer),
         cmocka_unit_test(routers_choose_the_experts_of_transformers),
         cmocka_unit_test(short_texts_turn_by_the_short_factors),
@@ -748,6 +814,7 @@ int main(void)
         cmocka_unit_test(bitsandbytes_folders_run_as_if_decoded_first),
         cmocka_unit_test(int8_outliers_keep_their_precision),
         cmocka_unit_test(folders_on_grids_run_as_if_decoded_first),
+        cmocka_unit_test(folders_run_in_the_fast_mode),
         cmocka_unit_test(every_dtype_of_folders_runs_as_if_decoded_first),
         cmocka_unit_test(models_that_cannot_run_are_refused_in_one_line),
         cmocka_unit_test(ids_outside_the_vocabulary_are_refused),

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/cpu.h"
+#include "engine/kernels/coded.h"
 #include "engine/kernels/dots.h"
 #include "engine/kernels/halves.h"
 #include "engine/kernels/rounded.h"
@@ -146,6 +147,62 @@ static void products_are_those_of_decoded_weights_at_every_level(void **state)
         }
     }
     assert_int_equal(n_types, 26);
+    tms_cpu_force(TMS_CPU_AVX512);
+}
+
+static void products_of_integers_are_exact_up_to_their_sum(void **state)
+{
+    (void)state;
+    enum { UNITS = 3, COLS = UNITS * 256, ROWS = 5, LD = COLS + 256 };
+    uint64_t seed = 9;
+    static int16_t values[ROWS * LD];
+    static float scales[ROWS * LD / TMS_CODED_BLOCK];
+    float *x = activations(COLS, &seed), want[ROWS * TMS_CODED_LANES], lanes[ROWS * TMS_CODED_LANES];
+    for (size_t i = 0; i < ROWS * LD; i++)
+        values[i] = (int16_t)(i % 97 == 0 ? (i % 2 ? TMS_CODED_MOST : -TMS_CODED_MOST) : 4000 * random_normal(&seed));
+    for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) scales[i] = 0.01f * random_normal(&seed);
+    struct tms_rounded_unit *u = rounded(x, 1, COLS);
+    for (size_t l = 0; l < N_LEVELS; l++) {
+        tms_cpu_force(levels[l]);
+        memset(lanes, 0, sizeof lanes);
+        tms_coded_rows(values, scales, LD, ROWS, u, 1, lanes);
+        tms_coded_rows(values + 256, scales + 16, LD, ROWS, u + 1, UNITS - 1, lanes);
+        if (l == 0) memcpy(want, lanes, sizeof want);
+        assert_same_bytes(lanes, want, sizeof want, tms_cpu_name(levels[l]));
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        double sum = 0, size = 0;
+        for (size_t i = 0; i < COLS; i++) {
+            double product = (double)values[r * LD + i] * (double)scales[(r * LD + i) / 16] * activation(u, i);
+            sum += product;
+            size += fabs(product);
+        }
+        float got = tms_coded_sum(want + r * TMS_CODED_LANES);
+        if (fabs((double)got - sum) > 1e-6 * size) fail_msg("row %zu: %.9g, not %.9g", r, (double)got, sum);
+    }
+    free(x), free(u);
+    tms_cpu_force(TMS_CPU_AVX512);
+}
+
+static void codes_become_the_same_integers_at_every_level(void **state)
+{
+    (void)state;
+    enum { N = 32 * 5 + 14 };
+    uint8_t bytes[N], codes[N];
+    int16_t book[16], values[N];
+    for (int i = 0; i < N; i++) bytes[i] = (uint8_t)(i * 151 + 7);
+    for (int i = 0; i < 16; i++) book[i] = (int16_t)(i * 4321 - 32767);
+    for (size_t l = 0; l < N_LEVELS; l++) {
+        tms_cpu_force(levels[l]);
+        tms_coded_pairs(bytes, codes, N);
+        for (int i = 0; i < N; i++) assert_int_equal(codes[i], i % 2 ? bytes[i / 2] & 15 : bytes[i / 2] >> 4);
+        tms_coded_lookup(book, bytes, values, N);
+        for (int i = 0; i < N; i++) assert_int_equal(values[i], book[bytes[i] & 15]);
+        tms_coded_integers(bytes, 200, values, N);
+        for (int i = 0; i < N; i++) assert_int_equal(values[i], bytes[i] - 200);
+        tms_coded_signed(bytes, values, N);
+        for (int i = 0; i < N; i++) assert_int_equal(values[i], (int8_t)bytes[i]);
+    }
     tms_cpu_force(TMS_CPU_AVX512);
 }
 
@@ -302,6 +359,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations_are_rounded_to_nearest_in_blocks_of_32),
         cmocka_unit_test(products_are_those_of_decoded_weights_at_every_level),
+        cmocka_unit_test(products_of_integers_are_exact_up_to_their_sum),
+        cmocka_unit_test(codes_become_the_same_integers_at_every_level),
         cmocka_unit_test(tiles_of_many_tokens_give_what_rows_give),
         cmocka_unit_test(activations_that_are_not_finite_are_seen_in_results),
         cmocka_unit_test(stored_floats_are_multiplied_with_the_sums_of_dots),

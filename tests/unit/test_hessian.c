@@ -207,6 +207,20 @@ static void cholesky_refuses_what_is_not_positive_definite(void **state)
     tms_hessian_free(h);
 }
 
+static void shrinking_damps_each_channel_by_its_own_size_and_once(void **state)
+{
+    (void)state;
+    float entries[9] = {4, 1, 0, 1, 100, 0, 0, 0, 0};
+    struct tms_hessian *h;
+    assert_int_equal(tms_hessian_from(&h, entries, 3, &err), TMS_OK);
+    for (int i = 0; i < 2; i++) tms_hessian_shrink(h, 0.25);
+    assert_true(h->h[0] == 5 && h->h[h->ld + 1] == 125);
+    assert_true(h->h[1] == 1 && h->h[h->ld] == 1);
+    const float unused = h->h[2 * h->ld + 2];
+    assert_true(unused > 0 && unused < 1e-4F);
+    tms_hessian_free(h);
+}
+
 static void hessian_error_is_the_quadratic_form(void **state)
 {
     (void)state;
@@ -239,6 +253,7 @@ int main(void)
         cmocka_unit_test(inverse_and_its_factor_multiply_to_one),
         cmocka_unit_test(factors_are_the_same_bits_on_every_machine),
         cmocka_unit_test(cholesky_refuses_what_is_not_positive_definite),
+        cmocka_unit_test(shrinking_damps_each_channel_by_its_own_size_and_once),
         cmocka_unit_test(hessian_error_is_the_quadratic_form),
     };
     return cmocka_run_group_tests(tests, make_pools, free_pools);
