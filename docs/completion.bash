@@ -26,7 +26,7 @@ _tamis()
         llama3.2 mistral-v0.1 mistral-v0.2 mistral-v1 mistral-v3 mistral-v3-tekken mistral-v7 mistral-v7-tekken gemma
         deepseek-v2 deepseek-v3 deepseek-r1 deepseek-r1-january phi3 phi4 phi4-mini gpt-oss" -- "$current"); return ;;
     --for) mapfile -t COMPREPLY < <(compgen -W "vllm transformers gptqmodel autoawq" -- "$current"); return ;;
-    --method) mapfile -t COMPREPLY < <(compgen -W "rtn search gptq awq awq+gptq smooth smooth+gptq" -- "$current"); return ;;
+    --method) mapfile -t COMPREPLY < <(compgen -W "rtn search gptq awq awq+gptq smooth smooth+gptq hqq" -- "$current"); return ;;
     --style) mapfile -t COMPREPLY < <(compgen -W "llama full" -- "$current"); return ;;
     --kv) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 q5_0 q4_0 c8" -- "$current"); return ;;
     --outtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16 q8_0 auto" -- "$current"); return ;;

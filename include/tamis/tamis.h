@@ -193,7 +193,8 @@ struct tms_quantize_options {
     /* Methods that read a text: */
     const char *method; /* "rtn" or NULL: plain rounding, with an imatrix weighted; "search": weighted by the imatrix;
                          * "gptq": with error feedback over `data`; "awq", "smooth": with scales of inputs
-                         * found over it; "awq+gptq", "smooth+gptq": both (man page) */
+                         * found over it; "awq+gptq", "smooth+gptq": both; "hqq": zero points, without
+                         * a text (man page) */
     const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
     const char *stats;  /* or what tms_calibrate made of one, with Hessians: no text, no walk */
     bool sequential;    /* later matrices of a layer see the inputs that the new codes of earlier ones make */

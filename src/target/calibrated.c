@@ -12,6 +12,7 @@
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "target/grid_route.h"
+#include "target/hqq_codes.h"
 #include "target/layer_folds.h"
 
 struct run {
@@ -36,7 +37,7 @@ static const struct method {
     {"rtn", false, false, TMS_FOLDS_NONE},         {"search", false, false, TMS_FOLDS_NONE},
     {"gptq", true, true, TMS_FOLDS_NONE},          {"awq", true, false, TMS_FOLDS_AWQ},
     {"awq+gptq", true, true, TMS_FOLDS_AWQ},       {"smooth", true, false, TMS_FOLDS_SMOOTH},
-    {"smooth+gptq", true, true, TMS_FOLDS_SMOOTH},
+    {"smooth+gptq", true, true, TMS_FOLDS_SMOOTH}, {"hqq", false, false, TMS_FOLDS_NONE},
 };
 
 static const struct method *method_named(const char *name)
@@ -46,10 +47,21 @@ static const struct method *method_named(const char *name)
     return NULL;
 }
 
+static bool is_hqq(const struct method *method)
+{
+    return strcmp(method->name, "hqq") == 0;
+}
+
 bool tms_method_reads_text(const char *name)
 {
     const struct method *method = method_named(name);
     return method && method->reads_text;
+}
+
+bool tms_method_makes_codes(const char *name)
+{
+    const struct method *method = method_named(name);
+    return method && (method->reads_text || is_hqq(method));
 }
 
 tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *calibrated, struct tms_error *err)
@@ -57,11 +69,12 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
     const struct method *method = method_named(o->method);
     if (!method)
         return tms_fail(err, TMS_EUSAGE,
-                        "method '%s' is unknown: rtn, search, gptq, awq, awq+gptq, smooth or smooth+gptq", o->method);
-    *calibrated = method->reads_text;
+                        "method '%s' is unknown: rtn, search, gptq, awq, awq+gptq, smooth, smooth+gptq or hqq",
+                        o->method);
+    *calibrated = tms_method_makes_codes(o->method);
     if (strcmp(method->name, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
-    if (*calibrated && !o->data && !o->stats)
+    if (method->reads_text && !o->data && !o->stats)
         return tms_fail(err, TMS_EUSAGE,
                         "method %s needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
                         "--stats STATS",
@@ -69,11 +82,11 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
     if (o->data && o->stats)
         return tms_fail(err, TMS_EUSAGE, "--data and --stats do not go together: statistics are of a text already");
     if (o->stats && o->sequential) return tms_fail(err, TMS_EUSAGE, "--sequential needs the text itself: --data TEXT");
-    if (o->stats && !*calibrated)
+    if (o->stats && !method->reads_text)
         return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
     if (o->sequential && (!method->feedback || method->folds != TMS_FOLDS_NONE))
         return tms_fail(err, TMS_EUSAGE, "--sequential is for method gptq, and without scales before it");
-    if (!*calibrated && o->data)
+    if (!method->reads_text && o->data)
         return tms_fail(err, TMS_EUSAGE,
                         "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
     return TMS_OK;
@@ -82,7 +95,7 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
 tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err)
 {
     const bool integers = t->spec.dialect == TMS_DIALECT_GRID && t->spec.grid.scheme <= TMS_SCHEME_INT8;
-    if (t->spec.dialect == TMS_DIALECT_GGUF || integers) return TMS_OK;
+    if (t->spec.dialect == TMS_DIALECT_GGUF || integers || !tms_method_reads_text(name)) return TMS_OK;
     return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
                     t->spec.name, name);
 }
@@ -386,10 +399,26 @@ static tms_status open_walk(struct run *r, const struct tms_samples *samples, st
     }
 }
 
+/* HQQ: no walk, and nothing to go on from. */
+static tms_status make_hqq(struct tms_target *t, struct tms_pool *pool, const struct tms_quantize_options *options,
+                           struct tms_error *err)
+{
+    char *work = work_path(t);
+    bool same;
+    tms_status status = work ? tms_work_open(work, "hqq\n", &same, err) : tms_fail_memory(err, 256);
+    if (status == TMS_OK) {
+        status = tms_hqq_codes_make(t, work, pool, options, err);
+        if (status != TMS_OK) tms_work_remove(work);
+    }
+    free(work);
+    return status;
+}
+
 tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, const struct tms_samples *samples,
                                const struct tms_stats *stats, const struct tms_quantize_options *options,
                                struct tms_error *err)
 {
+    if (is_hqq(method_named(options->method))) return make_hqq(t, pool, options, err);
     const struct tms_net_options bounded = {.bounded = true};
     const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};

@@ -1,5 +1,5 @@
-/* Codes that are made before the pipeline runs: GPTQ on the grids of integers that folders hold (method/gptq.h), and
- * inside GGUF's block types (method/block_feedback.h).
+/* Codes that are made before the pipeline runs: HQQ's (hqq_codes.h), and those that need a text: GPTQ on the grids of
+ * integers that folders hold (method/gptq.h), and inside GGUF's block types (method/block_feedback.h).
  *
  * The model is walked over a text layer by layer, as it will be read: a layer's inputs come from the layers before it
  * in their new codes. All matrices of a layer see the inputs that the layer has before it is rounded itself; then the
@@ -15,12 +15,14 @@
 #include "calib/stats.h"
 #include "target/target.h"
 
-/* Checks that the options go together and name a method that there is; *calibrated: it needs a text. */
+/* Checks that the options go together and name a method that there is; *calibrated: its codes are made
+ * here. */
 tms_status tms_calibrated_check(const struct tms_quantize_options *options, bool *calibrated, struct tms_error *err);
 
-/* True for the methods that are meant here. */
+/* True for methods that walk the model over a text, and for all whose codes are made before the pipeline runs. */
 bool tms_method_reads_text(const char *name);
-/* TMS_EUSAGE if such a method finds no codes for a target. */
+bool tms_method_makes_codes(const char *name);
+/* TMS_EUSAGE if a method that reads a text finds no codes for a target. */
 tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err);
 
 /* The text of the options as the source's tokenizer reads it. */

@@ -281,7 +281,7 @@ static tms_status open_stats(struct order *o, struct tms_error *err)
                             : status;
 }
 
-/* Codes of methods that read a text, target after target. */
+/* Codes of methods that make them beforehand, target after target. */
 static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
 {
     tms_status status = TMS_OK;
@@ -289,7 +289,7 @@ static tms_status calibrate(struct order *o, const char *out, struct tms_error *
         status = tms_calibrated_fits(o->targets[i], o->options->method, err);
     if (status != TMS_OK || o->options->dry_run) return status;
     status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
-    if (status == TMS_OK && !o->options->stats)
+    if (status == TMS_OK && tms_method_reads_text(o->options->method) && !o->options->stats)
         status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
     for (size_t i = 0; i < o->n && status == TMS_OK; i++)
         status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->statistics, o->options, err);

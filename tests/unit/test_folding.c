@@ -292,12 +292,65 @@ static void refuses(const char *type, struct tms_quantize_options o, tms_status 
     assert_false(tms_path_exists(scratch("refused")));
 }
 
+/* Real zero points where the format has them; integers do not get worse. The same for any threads. */
+static void hqq_loses_less_than_rounding(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        double most;
+    } cases[] = {{"q4_1", 0.95}, {"q5_1", 0.97}, {"awq:g128", 1.02}, {"gptq:2:g32:asym", 1.02}};
+    for (size_t i = 0; i < 4; i++) {
+        const bool gguf = cases[i].type[0] == 'q';
+        const char *a = scratch(gguf ? "plain.gguf" : "plain"), *b = scratch(gguf ? "hqq.gguf" : "hqq");
+        char first[1100], second[1100];
+        struct tms_quantize_options o = {.n_threads = 2};
+        quantize(pebble(), cases[i].type, a, &o);
+        const double plain = divergence(a, pebble(), 256, WINDOWS);
+        o.method = "hqq";
+        quantize(pebble(), cases[i].type, b, &o);
+        const double hqq = divergence(b, pebble(), 256, WINDOWS);
+        if (FAST && !(hqq < cases[i].most * plain)) fail_msg("%s: %g, rounded %g", cases[i].type, hqq, plain);
+        o.n_threads = 1;
+        quantize(pebble(), cases[i].type, a, &o);
+        snprintf(first, sizeof first, "%s%s", a, gguf ? "" : "/model.safetensors");
+        snprintf(second, sizeof second, "%s%s", b, gguf ? "" : "/model.safetensors");
+        assert_same_files(first, second);
+    }
+}
+
+/* Rows that are turned, stacks that are taken apart. */
+static void hqq_knows_the_ways_of_tensors(void **state)
+{
+    (void)state;
+    const struct tms_quantize_options plain = {.n_threads = 1}, hqq = {.method = "hqq", .n_threads = 1};
+    const char *const models[] = {"arch/llama31", "arch/mixtral"};
+    for (size_t i = 0; i < 2; i++) {
+        quantize(golden(models[i]), "f32", scratch("whole.gguf"), &plain);
+        quantize(golden(models[i]), "q5_1", scratch("hqq.gguf"), &hqq);
+        quantize(scratch("whole.gguf"), "w8a16:g32:asym", scratch("hqq"), &hqq);
+        quantize(golden(models[i]), "q5_1", scratch("plain.gguf"), &plain);
+        quantize(scratch("whole.gguf"), "w8a16:g32:asym", scratch("plain"), &plain);
+        const char *const pairs[][2] = {{"hqq.gguf", "plain.gguf"}, {"hqq", "plain"}};
+        for (size_t k = 0; k < 2; k++) {
+            const double a = divergence(scratch(pairs[k][0]), golden(models[i]), 64, 8);
+            const double b = divergence(scratch(pairs[k][1]), golden(models[i]), 64, 8);
+            if (!(a < 2.5 * b + 1e-5)) fail_msg("%s as %s: %g, rounded %g", models[i], pairs[k][0], a, b);
+        }
+    }
+}
+
 static void methods_are_refused_where_they_do_not_fit(void **state)
 {
     (void)state;
     struct tms_quantize_options awq = {.method = "awq"}, smooth = {.method = "smooth+gptq"};
     refuses("q4_0", (struct tms_quantize_options){.method = "gptq+awq"}, TMS_EUSAGE, "is unknown");
     refuses("q4_0", awq, TMS_EUSAGE, "method awq needs a text");
+    static const char *const without[] = {"q4_k_m", "gptq:4:g32", "w4a16:g32", "nf4", "fp8"};
+    for (size_t i = 0; i < sizeof without / sizeof *without; i++)
+        refuses(without[i], (struct tms_quantize_options){.method = "hqq"}, TMS_EUSAGE, "zero points");
+    refuses("q4_1", (struct tms_quantize_options){.method = "hqq", .data = some_text("calib.txt", 3000)}, TMS_EUSAGE,
+            "a text is for");
     awq.data = smooth.data = some_text("calib.txt", 3000);
     static const char *const types[] = {"nf4", "int8", "fp8", "nvfp4a16", "mxfp4", "hf:bf16"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -316,6 +369,8 @@ int main(void)
         cmocka_unit_test(folded_files_can_be_folded_again),
         cmocka_unit_test(scales_lose_less_than_rounding_and_feedback_less_than_scales),
         cmocka_unit_test(stopped_runs_go_on_with_their_scales),
+        cmocka_unit_test(hqq_loses_less_than_rounding),
+        cmocka_unit_test(hqq_knows_the_ways_of_tensors),
         cmocka_unit_test(methods_are_refused_where_they_do_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
