@@ -210,10 +210,11 @@ static tms_status open_walk(struct run *r, struct tms_error *err)
 
 static tms_status walk(struct run *r, struct tms_error *err)
 {
-    uint64_t first = 0;
+    uint64_t first = 0, at = 0;
     bool same = false;
     char *about = json_dumps(r->about, JSON_COMPACT);
     tms_status status = about ? tms_work_open(r->work, about, &same, err) : tms_fail_memory(err, 4096);
+    const bool fresh = status == TMS_OK && !same;
     r->layers = (struct tms_layers){.model = r->model,
                                     .work = r->work,
                                     .net = r->net,
@@ -232,7 +233,10 @@ static tms_status walk(struct run *r, struct tms_error *err)
     }
     r->result->resumed_at = first;
     r->result->planned_bytes = r->options->ram ? r->layers.planned_bytes : 0;
-    for (uint64_t i = first; i <= r->info.n_layers && status == TMS_OK; i++) status = walk_layer(r, i, err);
+    for (at = first; at <= r->info.n_layers && status == TMS_OK; at += status == TMS_OK)
+        status = walk_layer(r, at, err);
+    /* what failed before its first layer was done has nothing to go on with */
+    if (status != TMS_OK && fresh && at == 0) tms_work_remove(r->work);
     if (status == TMS_OK) status = name_weights(r, err);
     if (status == TMS_OK) status = tms_stats_join(r->path, r->work, r->info.n_layers + 1, r->about, err);
     if (status == TMS_OK && r->options->imatrix)

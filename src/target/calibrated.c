@@ -423,8 +423,8 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};
     char *about = NULL;
-    bool same = false;
-    uint64_t first = 0;
+    bool same = false, fresh = false;
+    uint64_t first = 0, at = 0;
     tms_status status = r.work ? tms_net_open(&r.net, t->source, pool, &bounded, err) : tms_fail_memory(err, 256);
     if (status == TMS_OK) {
         tms_net_describe(r.net, &r.info);
@@ -439,12 +439,15 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                            .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
+        fresh = status == TMS_OK && !same;
     }
     if (status == TMS_OK) status = open_walk(&r, samples, err);
     if (status == TMS_OK && same) first = find_finished(&r);
     for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
         status = tms_layer_folds_load(&r.codes, i, err);
-    for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
+    for (at = first; at <= r.info.n_layers && status == TMS_OK; at += status == TMS_OK) status = run_layer(&r, at, err);
+    /* what failed before its first layer was done has nothing to go on with */
+    if (status != TMS_OK && fresh && at == 0) tms_work_remove(r.work);
     if (status == TMS_OK) status = set_made(&r, err);
     if (status == TMS_OK) tell_report(&r);
     tms_layers_close(&r.layers);
