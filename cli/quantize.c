@@ -22,9 +22,9 @@ static json_t *result_json(const struct tms_result *r)
         r->rms_error, "rms_weight", r->rms_weight, "thread_seconds", r->thread_seconds, "tensors_quantized",
         (json_int_t)r->n_quantized, "tensors_kept", (json_int_t)r->n_kept, "tensors_fallback",
         (json_int_t)r->n_fallbacks, "verified", r->verified);
-    if (r->n_feedback + r->n_unseen)
-        json_object_set_new(json, "feedback",
-                            json_pack("{s:I, s:I, s:I, s:f}", "matrices", (json_int_t)r->n_feedback,
+    if (r->n_seen + r->n_unseen)
+        json_object_set_new(json, "calibrated",
+                            json_pack("{s:I, s:I, s:I, s:f}", "matrices", (json_int_t)r->n_seen,
                                       "matrices_too_rarely_seen", (json_int_t)r->n_unseen, "damping_raised",
                                       (json_int_t)r->n_raised, "largest_damping", r->most_damp));
     return json;

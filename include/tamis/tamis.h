@@ -225,9 +225,9 @@ struct tms_result {
     uint64_t n_parameters;
     size_t n_tensors;
     size_t n_quantized, n_kept, n_fallbacks; /* tensors */
-    /* of method gptq: matrices with error feedback, and those that too few tokens reached and that are rounded plainly;
+    /* of methods that know the inputs: matrices that are rounded by them, and those that too few tokens reached;
      * Hessians whose damping was raised to make them positive definite, and the most that one needed */
-    size_t n_feedback, n_unseen, n_raised;
+    size_t n_seen, n_unseen, n_raised;
     double most_damp;
     double rms_error;      /* sqrt(mean (decoded - source)^2) over all weights; with :dq before absmax is quantized */
     double rms_weight;     /* sqrt(mean source^2) */

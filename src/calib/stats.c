@@ -292,3 +292,31 @@ tms_status tms_stats_hessian(const struct tms_stats *stats, const char *weight, 
     *out = hessian;
     return TMS_OK;
 }
+
+tms_status tms_stats_largest(const struct tms_stats *stats, const char *weight, size_t part, size_t cols, float *out,
+                             struct tms_error *err)
+{
+    const char *input = json_string_value(json_object_get(json_object_get(stats->about, "weights"), weight));
+    tms_status status = input ? TMS_OK : tms_fail(err, TMS_EINPUT, "%s: knows no '%s'", stats->file->file.path, weight);
+    float *row = tms_calloc(cols, sizeof *row);
+    if (!row) status = tms_fail_memory(err, cols * sizeof *row);
+    for (size_t i = 0; i < cols; i++) out[i] = 0;
+    for (int kind = LOWS; kind <= HIGHS && status == TMS_OK; kind++) {
+        const struct tms_st_tensor *t;
+        status = find(stats, input, kind, &t, err);
+        if (status == TMS_OK && (t->shape[1] != cols || part >= t->shape[0]))
+            status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is not of %zu columns", stats->file->file.path, t->name,
+                              cols);
+        if (status == TMS_OK)
+            status =
+                tms_file_read(&stats->file->file, row, cols * sizeof *row, t->offset + part * cols * sizeof *row, err);
+        for (size_t i = 0; i < cols && status == TMS_OK; i++) {
+            if (!isfinite(row[i]))
+                status = tms_fail(err, TMS_EINPUT, "%s: tensor '%s': value %zu is not finite", stats->file->file.path,
+                                  t->name, part * cols + i);
+            out[i] = fmaxf(out[i], fabsf(row[i]));
+        }
+    }
+    free(row);
+    return status;
+}

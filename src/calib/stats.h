@@ -78,6 +78,9 @@ tms_status tms_stats_hessians_seen(const struct tms_stats *stats, const char *in
  * no input there or no token reached the part. TMS_EINPUT if the file has no Hessians or is damaged. */
 tms_status tms_stats_hessian(const struct tms_stats *stats, const char *weight, size_t part, size_t cols,
                              struct tms_hessian **out, struct tms_error *err);
+/* The largest |x| of each column of a part of an input that is there; out [cols]. */
+tms_status tms_stats_largest(const struct tms_stats *stats, const char *weight, size_t part, size_t cols, float *out,
+                             struct tms_error *err);
 /* Where the damping of NAME.damp begins. */
 #define TMS_STATS_DAMP 0.01
 

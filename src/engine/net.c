@@ -268,10 +268,11 @@ static tms_status take_tensor(struct tms_net *net, const struct tms_arch_step *s
         }
         /* Where there are four norms, this name is that of attention's result, not of what comes behind it. */
         if (strcmp(row->gguf, "blk.#.post_attention_norm.weight") == 0) which = TMS_VECTOR_POST_ATTN_NORM;
+        const bool plus_one = !gguf && row->transform == TMS_PLUS_ONE;
         float **values = &to->vectors[which];
         status = read_vector(net, t, values, err);
-        if (status == TMS_OK && !gguf && row->transform == TMS_PLUS_ONE)
-            for (uint64_t k = 0; k < t->n_weights; k++) (*values)[k] += 1;
+        to->vectors_from[which] = (struct tms_net_values){.tensor = t, .plus_one = plus_one};
+        for (uint64_t k = 0; status == TMS_OK && plus_one && k < t->n_weights; k++) (*values)[k] += 1;
         return status;
     }
     return tms_fail(err, TMS_EINPUT, "%s: tensor '%s' is nothing that can be run yet", file_of(net->source, t), name);
@@ -462,6 +463,14 @@ void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struc
     w->tensor = made;
     w->first_row = 0;
     w->data = rows;
+}
+
+bool tms_net_vector(const struct tms_net *net, uint64_t layer, enum tms_net_vector which, struct tms_net_values *out)
+{
+    const struct tms_net_layer *from = &net->layers[layer];
+    *out = from->vectors_from[which];
+    out->values = from->vectors[which];
+    return out->values != NULL;
 }
 
 /* ---- opening ---- */

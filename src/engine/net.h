@@ -43,6 +43,21 @@ enum tms_linear {
     TMS_LINEAR_EXPERT_DOWN,
 };
 
+/* The vectors of a block. */
+enum tms_net_vector {
+    TMS_VECTOR_ATTN_NORM,      /* before attention */
+    TMS_VECTOR_POST_ATTN_NORM, /* of its result (Gemma 2, 3) */
+    TMS_VECTOR_FFN_NORM,       /* before the feed-forward layer; of the head: the final norm */
+    TMS_VECTOR_POST_FFN_NORM,
+    TMS_VECTOR_Q_NORM, /* of each head */
+    TMS_VECTOR_K_NORM,
+    TMS_VECTOR_Q_A_NORM, /* of latents */
+    TMS_VECTOR_KV_A_NORM,
+    TMS_VECTOR_ROUTER_BIAS,
+    TMS_VECTOR_BIAS, /* TMS_LINEARS of them */
+    TMS_VECTORS = TMS_VECTOR_BIAS + TMS_LINEARS,
+};
+
 /* Sees x [n][stride], the input of a linear layer: `cols` columns; what lies behind them is of no meaning. Layers that
  * share their input (q, k, v; gate, up) are told one after the other. layer = n_layers for the head; expert = -1 but
  * for experts, which see only the tokens that are routed to them. */
@@ -135,6 +150,15 @@ void tms_net_matrix_values(const struct tms_net *net, uint64_t layer, size_t at,
  * matrix `at`. Both are borrowed. */
 void tms_net_replace(struct tms_net *net, uint64_t layer, size_t at, const struct tms_tensor *made,
                      const uint8_t *rows);
+
+/* A norm or bias of a layer. */
+struct tms_net_values {
+    const struct tms_tensor *tensor; /* where it is stored */
+    float *values;                   /* what the net computes with; may be changed */
+    bool plus_one;                   /* the stored values are less by 1 */
+};
+/* False if the layer has no such vector. */
+bool tms_net_vector(const struct tms_net *net, uint64_t layer, enum tms_net_vector which, struct tms_net_values *out);
 
 /* Bytes of stored weights of layer i; i = n_layers: of the head (output and final norm). */
 uint64_t tms_net_layer_bytes(const struct tms_net *net, uint64_t i);

@@ -13,29 +13,15 @@
 #define TMS_NET_TOKENS 2048u
 #define TMS_NET_BYTES  (256u << 20)
 
-/* The vectors of a block. */
-enum tms_net_vector {
-    TMS_VECTOR_ATTN_NORM,      /* before attention */
-    TMS_VECTOR_POST_ATTN_NORM, /* of its result (Gemma 2, 3) */
-    TMS_VECTOR_FFN_NORM,       /* before the feed-forward layer; of the head: the final norm */
-    TMS_VECTOR_POST_FFN_NORM,
-    TMS_VECTOR_Q_NORM, /* of each head */
-    TMS_VECTOR_K_NORM,
-    TMS_VECTOR_Q_A_NORM, /* of latents */
-    TMS_VECTOR_KV_A_NORM,
-    TMS_VECTOR_ROUTER_BIAS,
-    TMS_VECTOR_BIAS, /* TMS_LINEARS of them */
-    TMS_VECTORS = TMS_VECTOR_BIAS + TMS_LINEARS,
-};
-
 /* The head is a layer, too: TMS_LINEAR_HEAD and TMS_VECTOR_FFN_NORM. */
 struct tms_net_layer {
-    struct tms_weight linear[TMS_LINEARS]; /* tensor NULL where there is none */
-    struct tms_weight *experts[3];         /* gate, up, down: [experts] each, or NULL */
-    float *vectors[TMS_VECTORS];           /* owned; NULL where there is none */
-    size_t window;                         /* of attention; 0: none */
-    bool mixture;                          /* has experts */
-    uint8_t *held;                         /* bounded nets: the bytes of all its weights, or NULL */
+    struct tms_weight linear[TMS_LINEARS];           /* tensor NULL where there is none */
+    struct tms_weight *experts[3];                   /* gate, up, down: [experts] each, or NULL */
+    struct tms_net_values vectors_from[TMS_VECTORS]; /* where they are stored */
+    float *vectors[TMS_VECTORS];                     /* owned; NULL where there is none */
+    size_t window;                                   /* of attention; 0: none */
+    bool mixture;                                    /* has experts */
+    uint8_t *held;                                   /* bounded nets: the bytes of all its weights, or NULL */
 };
 
 struct tms_net_map {

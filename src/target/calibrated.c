@@ -12,12 +12,13 @@
 #include "calib/inputs.h"
 #include "calib/layers.h"
 #include "target/grid_route.h"
-#include "target/layer_codes.h"
+#include "target/layer_folds.h"
 
 struct run {
     struct tms_target *t;
     const struct tms_quantize_options *options;
     const struct tms_stats *stats; /* NULL: the model is walked */
+    size_t experts_at_once;        /* whose Hessians are in memory */
     struct tms_net *net;
     struct tms_net_info info;
     struct tms_layers layers;
@@ -27,25 +28,63 @@ struct run {
 
 /* ---- options ---- */
 
+static const struct method {
+    const char *name;
+    bool reads_text, feedback;
+    enum tms_folds folds;
+} methods[] = {
+    {"rtn", false, false, TMS_FOLDS_NONE},         {"search", false, false, TMS_FOLDS_NONE},
+    {"gptq", true, true, TMS_FOLDS_NONE},          {"awq", true, false, TMS_FOLDS_AWQ},
+    {"awq+gptq", true, true, TMS_FOLDS_AWQ},       {"smooth", true, false, TMS_FOLDS_SMOOTH},
+    {"smooth+gptq", true, true, TMS_FOLDS_SMOOTH},
+};
+
+static const struct method *method_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (strcmp(name ? name : "rtn", methods[i].name) == 0) return &methods[i];
+    return NULL;
+}
+
+bool tms_method_reads_text(const char *name)
+{
+    const struct method *method = method_named(name);
+    return method && method->reads_text;
+}
+
 tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *calibrated, struct tms_error *err)
 {
-    *calibrated = o->method && strcmp(o->method, "gptq") == 0;
-    if (o->method && !*calibrated && strcmp(o->method, "rtn") != 0 && strcmp(o->method, "search") != 0)
-        return tms_fail(err, TMS_EUSAGE, "method '%s' is unknown: rtn, search or gptq", o->method);
-    if (o->method && strcmp(o->method, "search") == 0 && !o->imatrix)
+    const struct method *method = method_named(o->method);
+    if (!method)
+        return tms_fail(err, TMS_EUSAGE,
+                        "method '%s' is unknown: rtn, search, gptq, awq, awq+gptq, smooth or smooth+gptq", o->method);
+    *calibrated = method->reads_text;
+    if (strcmp(method->name, "search") == 0 && !o->imatrix)
         return tms_fail(err, TMS_EUSAGE, "method search needs importance weights: --imatrix FILE");
     if (*calibrated && !o->data && !o->stats)
         return tms_fail(err, TMS_EUSAGE,
-                        "method gptq needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
-                        "--stats STATS");
+                        "method %s needs a text, --data TEXT, or the Hessians of `tamis calibrate --keep-hessian`, "
+                        "--stats STATS",
+                        o->method);
     if (o->data && o->stats)
         return tms_fail(err, TMS_EUSAGE, "--data and --stats do not go together: statistics are of a text already");
     if (o->stats && o->sequential) return tms_fail(err, TMS_EUSAGE, "--sequential needs the text itself: --data TEXT");
-    if (!*calibrated && (o->stats || o->sequential))
-        return tms_fail(err, TMS_EUSAGE, "--%s is for method gptq", o->stats ? "stats" : "sequential");
+    if (o->stats && !*calibrated)
+        return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
+    if (o->sequential && (!method->feedback || method->folds != TMS_FOLDS_NONE))
+        return tms_fail(err, TMS_EUSAGE, "--sequential is for method gptq, and without scales before it");
     if (!*calibrated && o->data)
-        return tms_fail(err, TMS_EUSAGE, "a text is for method gptq; importance weights come from `tamis calibrate`");
+        return tms_fail(err, TMS_EUSAGE,
+                        "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
     return TMS_OK;
+}
+
+tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err)
+{
+    const bool integers = t->spec.dialect == TMS_DIALECT_GRID && t->spec.grid.scheme <= TMS_SCHEME_INT8;
+    if (t->spec.dialect == TMS_DIALECT_GGUF || integers) return TMS_OK;
+    return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
+                    t->spec.name, name);
 }
 
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
@@ -88,9 +127,9 @@ static tms_status save_report(const struct run *r, uint64_t layer, struct tms_er
 {
     const struct tms_codes_report *report = &r->codes.report;
     struct tms_output *output = NULL;
-    char text[128], *path = report_path(r, layer);
-    int n = snprintf(text, sizeof text, "%zu %zu %zu %.17g\n", report->n_feedback, report->n_unseen, report->n_raised,
-                     report->most_damp);
+    char text[192], *path = report_path(r, layer);
+    int n = snprintf(text, sizeof text, "%zu %zu %zu %.17g %zu %zu\n", report->n_seen, report->n_unseen,
+                     report->n_raised, report->most_damp, r->codes.n_folded, r->codes.n_unfolded);
     tms_status status = path ? tms_output_create(&output, path, 0, err) : tms_fail_memory(err, 256);
     if (status == TMS_OK) status = tms_output_write(output, text, (uint64_t)n, 0, err);
     if (status == TMS_OK)
@@ -105,56 +144,69 @@ static bool load_report(struct run *r, uint64_t layer)
 {
     struct tms_codes_report report;
     struct tms_error err;
+    size_t folded, unfolded;
     char *path = report_path(r, layer), *text = NULL;
     size_t n = 0;
-    bool there =
-        path && tms_path_exists(path) && tms_file_text(path, 128, &text, &n, &err) == TMS_OK &&
-        sscanf(text, "%zu %zu %zu %lf", &report.n_feedback, &report.n_unseen, &report.n_raised, &report.most_damp) == 4;
-    if (there) r->codes.report = report;
+    bool there = path && tms_path_exists(path) && tms_file_text(path, 192, &text, &n, &err) == TMS_OK &&
+                 sscanf(text, "%zu %zu %zu %lf %zu %zu", &report.n_seen, &report.n_unseen, &report.n_raised,
+                        &report.most_damp, &folded, &unfolded) == 6;
+    if (there) {
+        r->codes.report = report;
+        r->codes.n_folded = folded;
+        r->codes.n_unfolded = unfolded;
+    }
     free(text);
     free(path);
     return there;
 }
 
-/* What its matrices see, as things are, and their codes. */
-static tms_status measure_and_make(struct run *r, uint64_t layer, enum tms_stage stage, struct tms_error *err)
+/* Matrices of a stage: what they see, as things are, and then their codes. Where the Hessians of all experts together
+ * are too large it is done for some experts after others, and then for what is of no expert: no expert changes what
+ * another one sees, nor what the layer's other matrices see. */
+static tms_status make_stage(struct run *r, uint64_t layer, enum tms_stage stage, struct tms_error *err)
 {
-    r->codes.stage = stage;
-    r->codes.measures = true;
-    tms_status status = tms_layers_run(&r->layers, layer, false, err);
-    r->codes.measures = false;
-    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
-    tms_layer_codes_drop_hessians(&r->codes);
+    struct tms_layer_codes *c = &r->codes;
+    const bool experts = tms_layer_codes_has_stage(c, layer, stage, true);
+    const size_t n = experts ? c->n_experts : 1, step = experts ? r->experts_at_once : 1;
+    tms_status status = TMS_OK;
+    c->stage = stage;
+    for (size_t first = 0; first < n && status == TMS_OK; first += step) {
+        c->first_expert = first;
+        c->end_expert = first + step;
+        c->others = first + step >= n;
+        if (r->stats) {
+            status = tms_layer_codes_load(c, r->stats, layer, err);
+        } else {
+            c->measures = true;
+            status = tms_layers_run(&r->layers, layer, false, err);
+            c->measures = false;
+        }
+        if (status == TMS_OK) status = tms_layer_codes_make(c, layer, err);
+        tms_layer_codes_drop_hessians(c);
+    }
     return status;
 }
 
-static tms_status walk_layer(struct run *r, uint64_t layer, struct tms_error *err)
+static tms_status make_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
     tms_status status = TMS_OK;
-    if (!r->options->sequential) status = measure_and_make(r, layer, TMS_STAGE_ALL, err);
-    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
-        if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage))
-            status = measure_and_make(r, layer, (enum tms_stage)stage, err);
-    if (status == TMS_OK) status = save_report(r, layer, err);
-    return status == TMS_OK && layer < r->info.n_layers ? tms_layers_run(&r->layers, layer, true, err) : status;
-}
-
-static tms_status take_layer(struct run *r, uint64_t layer, struct tms_error *err)
-{
     tell(r, layer, 0);
     if (tms_cancelled())
         return tms_fail(err, TMS_ECANCELLED, "interrupted; the same command goes on with layer %llu of %llu",
                         (unsigned long long)layer, (unsigned long long)r->info.n_layers);
-    r->codes.stage = TMS_STAGE_ALL;
-    tms_status status = tms_layer_codes_load(&r->codes, r->stats, layer, err);
-    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
-    return status == TMS_OK ? save_report(r, layer, err) : status;
+    if (!r->options->sequential) status = make_stage(r, layer, TMS_STAGE_ALL, err);
+    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
+        if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage, false))
+            status = make_stage(r, layer, (enum tms_stage)stage, err);
+    if (status == TMS_OK) status = save_report(r, layer, err);
+    const bool flows_on = !r->stats && layer < r->info.n_layers;
+    return status == TMS_OK && flows_on ? tms_layers_run(&r->layers, layer, true, err) : status;
 }
 
 static tms_status run_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
     tms_status status = tms_net_hold(r->net, layer, 1, err);
-    if (status == TMS_OK) status = r->stats ? take_layer(r, layer, err) : walk_layer(r, layer, err);
+    if (status == TMS_OK) status = make_layer(r, layer, err);
     if (status == TMS_OK && layer > 0 && !r->stats) tms_layers_forget(&r->layers, layer);
     (void)tms_net_hold(r->net, layer, 0, err); /* the net forgets the codes before they are freed */
     tms_layer_codes_drop(&r->codes);
@@ -171,12 +223,14 @@ static uint64_t bytes_of_layer(const struct run *r)
         struct tms_net_matrix m;
         uint64_t hessians = 0, largest = 0, width = 0, codes = 0;
         for (size_t at = 0; tms_net_matrix(r->net, l, &at, &m);) {
-            if (tms_input_owner(m.linear) == m.linear) hessians += m.cols * m.cols * 4 + m.cols * 2112;
+            if (tms_input_owner(m.linear) == m.linear && m.expert < (int)r->experts_at_once)
+                hessians += m.cols * m.cols * 4 + m.cols * 2112;
             if (m.rows * m.cols > largest) largest = m.rows * m.cols;
             if (m.cols > width) width = m.cols;
             codes += m.rows * m.cols * (r->t->spec.dialect == TMS_DIALECT_GGUF ? 1 : 6); /* or a byte and a bit */
         }
         uint64_t bytes = hessians + width * width * 8 + largest * 14 + codes;
+        if (r->codes.folds != TMS_FOLDS_NONE) bytes += width * TMS_LAYER_FOLDS_ROWS * 12;
         if (bytes > most) most = bytes;
     }
     return most;
@@ -201,7 +255,7 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
                                   route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
-    tms_buf_printf(&b, "gptq%s %s of %016llx by %016llx\n",
+    tms_buf_printf(&b, "%s%s %s of %016llx by %016llx\n", r->options->method,
                    r->stats                 ? " from statistics"
                    : r->options->sequential ? " in sequential order"
                                             : "",
@@ -262,13 +316,20 @@ static void tell_report(const struct run *r)
 {
     const struct tms_codes_report *report = &r->codes.report;
     struct tms_error line;
-    r->t->n_feedback = report->n_feedback;
+    if (r->codes.n_unfolded) {
+        tms_set_message(&line,
+                        "%s: scales of inputs stand at %zu of %zu places; the others have no norm or matrix of their "
+                        "own before them, or too few tokens of the text came by",
+                        r->t->spec.name, r->codes.n_folded, r->codes.n_folded + r->codes.n_unfolded);
+        warn(r, &line);
+    }
+    r->t->n_seen = report->n_seen;
     r->t->n_unseen = report->n_unseen;
     r->t->n_raised = report->n_raised;
     r->t->most_damp = report->most_damp;
     tms_set_message(&line,
                     "%s: %zu of %zu matrices were reached by too few tokens of the text; they are rounded without it",
-                    r->t->spec.name, report->n_unseen, report->n_unseen + report->n_feedback);
+                    r->t->spec.name, report->n_unseen, report->n_unseen + report->n_seen);
     if (report->n_unseen) warn(r, &line);
     tms_set_message(&line,
                     "%s: %zu Hessians were not positive definite; their damping was raised, to %.3g of the diagonal's "
@@ -277,29 +338,52 @@ static void tell_report(const struct run *r)
     if (report->n_raised) warn(r, &line);
 }
 
-/* The walk over the text; or, with statistics, no more than the memory that layer after layer needs. */
+/* With statistics: no more than the memory that layer after layer needs. */
+static tms_status plan_memory(const struct run *r, struct tms_error *err)
+{
+    uint64_t largest = 0;
+    for (uint64_t i = 0; i <= r->info.n_layers; i++)
+        if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
+    tms_give_memory_back();
+    uint64_t needed = tms_resident_bytes() + largest + bytes_of_layer(r);
+    if (!r->options->ram || needed <= r->options->ram) return TMS_OK;
+    return tms_fail(err, TMS_EINPUT, "%s: a limit of %.1f MB of memory is too low; the least is %llu MB",
+                    r->t->source->path, (double)r->options->ram / 1e6,
+                    (unsigned long long)((needed + 999999) / 1000000));
+}
+
+/* Experts can be taken one after the other, where scales need not see all of them and no codes of a grid wait for a
+ * whole stack of them. */
+static bool experts_can_wait(const struct run *r)
+{
+    struct tms_net_matrix m;
+    for (uint64_t layer = 0; layer < r->info.n_layers; layer++)
+        for (size_t at = 0; tms_net_matrix(r->net, layer, &at, &m);) {
+            const struct tms_route *route = m.expert >= 0 ? tms_layer_codes_route(&r->codes, m.tensor) : NULL;
+            if (route && route->kind == TMS_ROUTE_GRID && m.tensor->n_weights != m.rows * m.cols) return false;
+        }
+    return r->codes.folds == TMS_FOLDS_NONE;
+}
+
+/* The walk over the text, if there is one, within the limit of memory. */
 static tms_status open_walk(struct run *r, const struct tms_samples *samples, struct tms_error *err)
 {
-    uint64_t more = bytes_of_layer(r), largest = 0;
+    const size_t least = experts_can_wait(r) ? 1 : r->codes.n_experts;
+    tms_status status;
     r->layers = (struct tms_layers){.model = r->t->source->path,
                                     .work = r->work,
                                     .net = r->net,
                                     .samples = samples,
                                     .ram = r->options->ram,
-                                    .more = more,
                                     .tap = tms_layer_codes_add,
                                     .tap_ctx = &r->codes,
                                     .progress = tell,
                                     .progress_ctx = r};
-    if (!r->stats) return tms_layers_open(&r->layers, err);
-    for (uint64_t i = 0; i <= r->info.n_layers; i++)
-        if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
-    tms_give_memory_back();
-    uint64_t needed = tms_resident_bytes() + largest + more;
-    if (!r->options->ram || needed <= r->options->ram) return TMS_OK;
-    return tms_fail(err, TMS_EINPUT, "%s: a limit of %.1f MB of memory is too low; the least is %llu MB",
-                    r->t->source->path, (double)r->options->ram / 1e6,
-                    (unsigned long long)((needed + 999999) / 1000000));
+    for (r->experts_at_once = r->codes.n_experts;; r->experts_at_once = (r->experts_at_once + 1) / 2) {
+        r->layers.more = bytes_of_layer(r);
+        status = r->stats ? plan_memory(r, err) : tms_layers_open(&r->layers, err);
+        if (status != TMS_EINPUT || r->experts_at_once <= least) return status;
+    }
 }
 
 tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, const struct tms_samples *samples,
@@ -307,6 +391,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                struct tms_error *err)
 {
     const struct tms_net_options bounded = {.bounded = true};
+    const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};
     char *about = NULL;
     bool same = false;
@@ -315,13 +400,21 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     if (status == TMS_OK) {
         tms_net_describe(r.net, &r.info);
         tms_net_tap(r.net, tms_layer_codes_add, &r.codes);
-        r.codes = (struct tms_layer_codes){
-            .t = t, .pool = pool, .net = r.net, .work = r.work, .n_experts = (size_t)r.info.n_experts};
+        r.codes = (struct tms_layer_codes){.t = t,
+                                           .pool = pool,
+                                           .net = r.net,
+                                           .work = r.work,
+                                           .n_experts = (size_t)r.info.n_experts,
+                                           .n_kv_heads = (size_t)r.info.n_kv_heads,
+                                           .feedback = method->feedback,
+                                           .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
     }
     if (status == TMS_OK) status = open_walk(&r, samples, err);
     if (status == TMS_OK && same) first = find_finished(&r);
+    for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
+        status = tms_layer_folds_load(&r.codes, i, err);
     for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
     if (status == TMS_OK) status = set_made(&r, err);
     if (status == TMS_OK) tell_report(&r);
@@ -330,6 +423,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     tms_net_close(r.net);
     free(r.codes.made);
     free(r.codes.codes);
+    free(r.codes.folded_sources);
     free(r.work);
     free(about);
     return status;

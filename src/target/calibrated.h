@@ -18,6 +18,11 @@
 /* Checks that the options go together and name a method that there is; *calibrated: it needs a text. */
 tms_status tms_calibrated_check(const struct tms_quantize_options *options, bool *calibrated, struct tms_error *err);
 
+/* True for the methods that are meant here. */
+bool tms_method_reads_text(const char *name);
+/* TMS_EUSAGE if such a method finds no codes for a target. */
+tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err);
+
 /* The text of the options as the source's tokenizer reads it. */
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
                                   const struct tms_quantize_options *options, struct tms_error *err);

@@ -72,9 +72,9 @@ tms_status tms_manifest_add(struct tms_manifest *manifest, const struct tms_targ
                                sqrt(stats->squared_error / n), "rms_weight", sqrt(stats->squared_weight / n), "files",
                                files_json(&files), "tensors", tensors);
     tms_hashed_files_free(&files);
-    if (target->n_feedback + target->n_unseen)
-        json_object_set_new(output, "feedback",
-                            json_pack("{s:I, s:I, s:I, s:f}", "matrices", (json_int_t)target->n_feedback,
+    if (target->n_seen + target->n_unseen)
+        json_object_set_new(output, "calibrated",
+                            json_pack("{s:I, s:I, s:I, s:f}", "matrices", (json_int_t)target->n_seen,
                                       "matrices_too_rarely_seen", (json_int_t)target->n_unseen, "damping_raised",
                                       (json_int_t)target->n_raised, "largest_damping", target->most_damp));
     if (!manifest->outputs) manifest->outputs = json_array();

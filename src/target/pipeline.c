@@ -17,6 +17,7 @@
 #include "base/numbers.h"
 #include "base/sums.h"
 #include "model/packed.h"
+#include "target/fold.h"
 #include "target/grid_blocks.h"
 #include "target/grid_route.h"
 
@@ -55,7 +56,7 @@ struct outcome {
 
 struct scratch {
     void *raw;
-    float *x, *rounded, *turned, *back;
+    float *x, *folded, *rounded, *turned, *back;
     uint8_t *codes;
 };
 
@@ -215,7 +216,7 @@ static bool rounds(const struct tms_route *route, const struct tms_tensor *sourc
 
 static tms_status make_scratch(struct run *r, struct tms_error *err)
 {
-    uint64_t raw = 0, values = 0, turned = 0, rounded = 0, codes = 0;
+    uint64_t raw = 0, values = 0, folded = 0, turned = 0, rounded = 0, codes = 0;
     unsigned n_threads = tms_pool_threads(r->p->pool);
     for (size_t i = 0; i < r->n_works; i++) {
         const struct work *w = &r->works[i];
@@ -225,6 +226,7 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
         if (w->decode && n > values) values = n;
         for (size_t u = 0; u < w->n_uses; u++) {
             const struct tms_route *route = r->uses[w->first_use + u].route;
+            if (route->fold && n > folded) folded = n;
             if (route->turn.kind != TMS_TURN_NONE && n > turned) turned = n;
             if (rounds(route, w->tensor) && n > rounded) rounded = n;
             uint64_t size = route->kind == TMS_ROUTE_CODEC ? tms_codec_bytes(route->codec, n) : n;
@@ -239,11 +241,12 @@ static tms_status make_scratch(struct run *r, struct tms_error *err)
         s->raw = malloc(raw ? raw : 1);
         s->x = malloc(values ? values * sizeof(float) : 1);
         s->back = malloc(values ? values * sizeof(float) : 1);
+        s->folded = malloc(folded ? folded * sizeof(float) : 1);
         s->turned = malloc(turned ? turned * sizeof(float) : 1);
         s->rounded = malloc(rounded ? rounded * sizeof(float) : 1);
         s->codes = malloc(codes ? codes : 1);
-        if (!s->raw || !s->x || !s->back || !s->turned || !s->rounded || !s->codes)
-            return tms_fail_memory(err, raw + values * 8 + (turned + rounded) * 4 + codes);
+        if (!s->raw || !s->x || !s->back || !s->folded || !s->turned || !s->rounded || !s->codes)
+            return tms_fail_memory(err, raw + values * 8 + (folded + turned + rounded) * 4 + codes);
     }
     return TMS_OK;
 }
@@ -331,13 +334,12 @@ static tms_status read_made(const struct tms_route *route, uint64_t offset, uint
 }
 
 /* The value of `turned` that is at fault, as a place in the source: the first value there that became it. */
-static size_t blame_source(const struct tms_route *route, const struct scratch *s, uint64_t n, const float *turned,
-                           size_t at)
+static size_t blame_source(const struct tms_route *route, const float *x, uint64_t n, const float *turned, size_t at)
 {
-    if (turned == s->x || n == 0) return at;
+    if (turned == x || n == 0) return at;
     float shift = route->turn.kind == TMS_TURN_PLUS_ONE ? 1.0f : route->turn.kind == TMS_TURN_MINUS_ONE ? -1.0f : 0;
     size_t i = 0;
-    while (i + 1 < n && s->x[i] + shift != turned[at]) i++;
+    while (i + 1 < n && x[i] + shift != turned[at]) i++;
     return i;
 }
 
@@ -362,14 +364,17 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
     const void *codes = s->codes;
     const struct tms_turn *turn = &route->turn;
     bool turns = turn->kind != TMS_TURN_NONE;
-    uint64_t offset = 0, bytes = 0, n = turns ? tms_turn_values(turn, s->x, job->n, s->turned) : job->n;
+    const float *values = route->fold ? s->folded : s->x;
+    if (route->fold) tms_fold_apply(route->fold, job->first, job->n, s->x, s->folded);
+    uint64_t offset = 0, bytes = 0, n = turns ? tms_turn_values(turn, values, job->n, s->turned) : job->n;
     /* Where the values stand in the output. */
     uint64_t first = turn->start + (job->first - (route->n_parts > 1 ? w->first : 0)) / turn->in * turn->stride;
-    const float *x = turns ? s->turned : s->x, *original = x;
+    const float *x = turns ? s->turned : values, *original = x;
     tms_status status = TMS_OK;
     bool exact = false;
     o->n_values = n;
-    o->squared_weight = n == job->n && turn->kind != TMS_TURN_PLUS_ONE ? norm : tms_squared_norm(x, n);
+    const bool as_read = n == job->n && turn->kind != TMS_TURN_PLUS_ONE && !route->fold;
+    o->squared_weight = as_read ? norm : tms_squared_norm(x, n);
     if (rounds(route, t)) {
         const struct tms_codec *through = tms_codec(route->through);
         through->encode(x, s->back, n);
@@ -443,7 +448,7 @@ static tms_status do_use(struct run *r, const struct work *w, const struct job *
         o->squared_error = tms_squared_distance(original, s->back, n);
         if (!isfinite(o->squared_error)) {
             size_t bad = blame(x, tms_first_nonfinite(s->back, n), n, route->codec);
-            return fail_at(r, t, job->first + blame_source(route, s, job->n, original, bad), x[bad],
+            return fail_at(r, t, job->first + blame_source(route, values, job->n, original, bad), x[bad],
                            "cannot be stored in the target type (the result is not finite)", err);
         }
     }
@@ -669,6 +674,7 @@ static void run_free(struct run *r)
         free(r->scratch[i].raw);
         free(r->scratch[i].x);
         free(r->scratch[i].back);
+        free(r->scratch[i].folded);
         free(r->scratch[i].turned);
         free(r->scratch[i].rounded);
         free(r->scratch[i].codes);

@@ -158,7 +158,7 @@ static tms_status describe(struct order *o, struct tms_error *err)
         r->n_quantized = t->n_quantized;
         r->n_kept = t->n_kept;
         r->n_fallbacks = t->n_fallbacks;
-        r->n_feedback = t->n_feedback;
+        r->n_seen = t->n_seen;
         r->n_unseen = t->n_unseen;
         r->n_raised = t->n_raised;
         r->most_damp = t->most_damp;
@@ -284,13 +284,11 @@ static tms_status open_stats(struct order *o, struct tms_error *err)
 /* Codes of methods that read a text, target after target. */
 static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
 {
-    for (size_t i = 0; i < o->n; i++)
-        if (o->targets[i]->spec.dialect != TMS_DIALECT_GGUF && o->targets[i]->spec.dialect != TMS_DIALECT_GRID)
-            return tms_fail(err, TMS_EUSAGE,
-                            "%s: method gptq is for GGUF types and for gptq, awq, w4a16 and their like",
-                            o->targets[i]->spec.name);
-    if (o->options->dry_run) return TMS_OK;
-    tms_status status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
+        status = tms_calibrated_fits(o->targets[i], o->options->method, err);
+    if (status != TMS_OK || o->options->dry_run) return status;
+    status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
     if (status == TMS_OK && !o->options->stats)
         status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
     for (size_t i = 0; i < o->n && status == TMS_OK; i++)
@@ -323,6 +321,9 @@ static tms_status write_model(const char *model, const char *out, const struct t
                               struct tms_error *err)
 {
     double start = tms_seconds();
+    struct tms_quantize_options own = *options;
+    if (own.stats && !own.imatrix) own.imatrix = own.stats; /* what has no error feedback is weighted by them, too */
+    options = &own;
     struct order o = {.options = options, .n = options->n_types};
     tms_status status;
     if (options->n_types == 0) return tms_fail(err, TMS_EUSAGE, "no type is given (--to TYPE)");

@@ -37,6 +37,8 @@ enum tms_route_kind {
     TMS_ROUTE_GRID, /* GPTQ, AWQ, compressed-tensors */
 };
 
+struct tms_fold; /* fold.h */
+
 /* How one source tensor, or a part of it, gets into the output. Several may fill one output tensor (experts). */
 struct tms_route {
     size_t source; /* index of the tensor */
@@ -46,6 +48,7 @@ struct tms_route {
     const float *weights;   /* CODEC: importance of the output's columns, [matrices][cols], or NULL; borrowed from the
                              * imatrix */
     const char *made;       /* CODEC: a file with the codes, in the order of the output; NULL: they are encoded */
+    struct tms_fold *fold;  /* scales that the values get before all else, or NULL; in the target's arena */
     struct tms_turn turn;   /* what is done to the values, and where they stand in the output tensor */
     uint64_t part, n_parts; /* part of the source tensor, cut into so many equal ones, that is taken; n_parts 1: all */
     bool moves;             /* CODEC: blocks are made of the source's own codes (grid_blocks.h) */
@@ -81,7 +84,7 @@ struct tms_target {
     struct tms_kvs kvs;               /* GGUF: the model's key-values; bitsandbytes: none */
     struct tms_made_files side_files; /* folders: config.json, and what else does not come from the source's folder */
     size_t n_quantized, n_kept, n_fallbacks;
-    size_t n_feedback, n_unseen, n_raised; /* of method gptq, as in struct tms_result */
+    size_t n_seen, n_unseen, n_raised; /* of method gptq, as in struct tms_result */
     double most_damp;
     size_t n_again; /* tensors that were quantized before and are quantized anew */
     uint64_t n_parameters;

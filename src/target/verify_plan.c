@@ -8,6 +8,7 @@
 #include "base/sha256.h"
 #include "model/packed.h"
 #include "model/packed_grid.h"
+#include "target/calibrated.h"
 #include "target/provenance.h"
 
 /* ---- how the file was made ---- */
@@ -94,12 +95,12 @@ static tms_status complete_recipe(struct tms_verifying *v, struct tms_error *err
     if (v->file->kind != TMS_SOURCE_GGUF) return TMS_OK;
     const struct tms_kvs *kvs = &v->file->gguf->kvs;
     const char *imatrix = tms_kv_as_string(tms_kvs_find(kvs, "quantize.imatrix.file"));
-    if (v->recipe.method && strcmp(v->recipe.method, "gptq") == 0)
+    if (tms_method_reads_text(v->recipe.method))
         return tms_fail(
             err, TMS_EUSAGE,
-            "%s: was made with method gptq over a text; verify cannot rebuild such files, `tamis eval --base` "
+            "%s: was made with method %s over a text; verify cannot rebuild such files, `tamis eval --base` "
             "measures them",
-            v->file->path);
+            v->file->path, v->recipe.method);
     if (!v->recipe.model_name) v->recipe.model_name = tms_kv_as_string(tms_kvs_find(kvs, "general.name"));
     if (imatrix && !v->recipe.imatrix)
         return tms_fail(err, TMS_EUSAGE, "%s: was made with importance weights (%s); give them with --imatrix FILE",

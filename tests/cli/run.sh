@@ -246,6 +246,18 @@ kill -KILL $pid 2>/dev/null
 wait $pid 2>/dev/null
 expect killed_run_can_be_run_again 0 'every output was read back' "$tamis" quantize models/pebble --to f32,q2_k,q3_k_l,nf4:dq,int8 -o "$scratch/killed" --force
 expect leftovers_are_gone 1 '^0$' bash -c "ls '$scratch/killed' | grep -c partial"
+expect killed_runs_of_calibration_go_on 0 '' tests/cli/killed.sh "$tamis"
+
+# Calibration: what it tells, and what takes it.
+calib=models/pebble/calib.txt
+expect calibrate_tells_hessians 0 '^25 Hessians, 0 channels that are always 0; a damping of 0\.01 does' "$tamis" calibrate models/pebble --data $calib --samples 8 --seqlen 64 --keep-hessian -o "$scratch/stats"
+expect calibrate_tells_experts 0 '^ +0 +6 +[0-9]+ +[0-9]+ +[0-9]+ +[0-9none, ]+$' "$tamis" calibrate tests/golden/arch/mixtral --data $calib --samples 1 --seqlen 16 -o "$scratch/experts"
+expect calibrate_sums_up_experts 0 '^of 12 experts [0-9]+ were never seen and [0-9]+ by fewer than 5 tokens' "$tamis" calibrate tests/golden/arch/mixtral --data $calib --samples 1 --seqlen 16 -o "$scratch/experts"
+expect calibrate_json_names_experts 0 '"never_seen": \[' "$tamis" calibrate tests/golden/arch/mixtral --data $calib --samples 1 --seqlen 16 -o "$scratch/experts" --json
+expect calibrate_unknown_template 2 "'x' is no chat template that tamis knows; there are qwen3" bash -c "echo '{\"messages\": []}' >'$scratch/chat.jsonl'; exec '$tamis' calibrate models/pebble --data '$scratch/chat.jsonl' --template x -o '$scratch/x'"
+expect gptq_of_statistics_needs_no_imatrix 0 '^IQ2_XS ' "$tamis" quantize models/pebble --to iq2_xs --method gptq --stats "$scratch/stats" -o "$scratch/iq2_xs.gguf"
+expect gptq_tells_rare_experts 0 '"matrices_too_rarely_seen": [1-9]' "$tamis" quantize tests/golden/arch/mixtral --to q4_0 --method gptq --data $calib --samples 1 --seqlen 16 -o "$scratch/mix.gguf" --json
+expect statistics_of_another_model 2 'statistics of another model, a MixtralForCausalLM of fingerprint ' "$tamis" quantize models/pebble --to q4_0 --imatrix "$scratch/experts" -o "$scratch/x.gguf"
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

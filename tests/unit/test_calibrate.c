@@ -521,7 +521,7 @@ static void methods_that_cannot_be_are_refused(void **state)
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "magic"}, "unknown");
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "gptq"}, "--data");
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "search"}, "--imatrix");
-    feedback_refuses("q4_0", (struct tms_quantize_options){.data = calib_text(100)}, "method gptq");
+    feedback_refuses("q4_0", (struct tms_quantize_options){.data = calib_text(100)}, "methods gptq");
     feedback_refuses("nf4", (struct tms_quantize_options){.method = "gptq", .data = calib_text(5000)},
                      "is for GGUF types");
     feedback_refuses("q4_0", (struct tms_quantize_options){.method = "gptq", .data = calib_text(100)}, "too few");
