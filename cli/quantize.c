@@ -150,7 +150,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"data", 0, OPTION_TEXT, &o->data, "TEXT",
          "the text of such a method, or FILE.jsonl with one {\"text\": …} or {\"messages\": […]} a line"},
         {"stats", 0, OPTION_TEXT, &o->stats, "STATS",
-         "instead of a text: the Hessians of `tamis calibrate --keep-hessian`; one file for all types"},
+         "instead of a text: the Hessians of `tamis calibrate --keep-hessian`, for all types"},
         {"sequential", 0, OPTION_FLAG, &o->sequential, NULL,
          "gptq: later matrices of a layer see what the codes of earlier ones make (several walks)"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N",
