@@ -23,7 +23,8 @@ def measured(options: argparse.Namespace, command: list[object]) -> tuple[dict, 
     """Wall seconds, CPU seconds and peak bytes of one run, and what it printed."""
     result, log = options.scratch / "measured", options.scratch / "calibrate.log"
     with log.open("wb") as to:
-        done = subprocess.run([str(part) for part in (options.measure, result, *command)], stdin=subprocess.DEVNULL, stdout=to, stderr=to)
+        done = subprocess.run([str(part) for part in (options.measure, result, *command)], stdin=subprocess.DEVNULL, stdout=to, stderr=to,
+                              cwd=options.scratch)  # GPTQModel leaves logs where it is
     printed = log.read_text(errors="replace")
     if done.returncode != 0:
         sys.exit("\n".join([f"{' '.join(map(str, command))}: exit {done.returncode}", *printed.strip().splitlines()[-3:]]))
@@ -69,6 +70,9 @@ def main() -> int:
         parser.add_argument(name, type=int, default=number)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    for name, value in vars(options).items():
+        if isinstance(value, Path) and os.sep in str(value):
+            setattr(options, name, value.absolute())
 
     about = machine()
     ids, folders = options.scratch / "ids.json", [options.scratch / "gptq-tamis", options.scratch / "gptq-peer"]
