@@ -152,7 +152,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"stats", 0, OPTION_TEXT, &o->stats, "STATS",
          "instead of a text: the Hessians of `tamis calibrate --keep-hessian`, for all types"},
         {"sequential", 0, OPTION_FLAG, &o->sequential, NULL,
-         "gptq: later matrices of a layer see what the codes of earlier ones make (several walks)"},
+         "with --data: matrices see what the codes before them make (a walk for each type)"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N",
          "with --data: at most so many sequences of the text (default: all)"},
         {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "with --data: tokens of a sequence (default: 512)"},

@@ -197,7 +197,7 @@ struct tms_quantize_options {
                          * a text (man page) */
     const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
     const char *stats;  /* or what tms_calibrate made of one, with Hessians: no text, no walk */
-    bool sequential;    /* later matrices of a layer see the inputs that the new codes of earlier ones make */
+    bool sequential; /* the model is walked for each type: layers see the inputs that the new codes before them make */
     uint64_t n_samples, sample_length;
     const char *template_name; /* of conversations in .jsonl */
     uint64_t ram;              /* most memory of the walk over the text, in bytes; 0: no limit */
@@ -730,6 +730,7 @@ struct tms_calibrate_options {
     bool hessian;        /* Hessians of the layer in work: dead channels and damping are told */
     bool keep_hessian;   /* they stay in the file (method gptq with `stats`) */
     bool histogram;      /* a histogram of each input */
+    bool reuse;          /* a file that this very run made before stays, and nothing is walked */
     uint64_t ram;        /* most memory in bytes; 0: what 2048 tokens at a time and one layer need */
     unsigned n_threads;  /* 0: all processors; the same result */
     void (*progress)(void *ctx, const struct tms_calibrate_progress *progress);

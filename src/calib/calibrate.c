@@ -208,6 +208,19 @@ static tms_status open_walk(struct run *r, struct tms_error *err)
     }
 }
 
+/* True if there is the file of such a run already. */
+static bool is_made(const struct run *r)
+{
+    struct tms_stats *stats = NULL;
+    struct tms_error err;
+    if (!r->options->reuse || !tms_path_exists(r->path) || tms_stats_open(&stats, r->path, &err) != TMS_OK)
+        return false;
+    json_object_del(stats->about, "weights");
+    bool same = json_equal(stats->about, r->about);
+    tms_stats_close(stats);
+    return same;
+}
+
 static tms_status walk(struct run *r, struct tms_error *err)
 {
     uint64_t first = 0, at = 0;
@@ -259,7 +272,7 @@ tms_status tms_calibrate(const char *model, const char *path, const struct tms_c
     if (!r.work) return tms_fail_memory(err, strlen(path));
     sprintf(r.work, "%s.work", path);
     status = open_model(&r, err);
-    if (status == TMS_OK) status = walk(&r, err);
+    if (status == TMS_OK && !is_made(&r)) status = walk(&r, err);
     result->n_sequences = r.samples.n;
     result->n_tokens = r.samples.n_tokens;
     result->seconds = tms_seconds() - r.start;

@@ -84,20 +84,20 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
     if (o->stats && o->sequential) return tms_fail(err, TMS_EUSAGE, "--sequential needs the text itself: --data TEXT");
     if (o->stats && !method->reads_text)
         return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
-    if (o->sequential && (!method->feedback || method->folds != TMS_FOLDS_NONE))
-        return tms_fail(err, TMS_EUSAGE, "--sequential is for method gptq, and without scales before it");
+    if (o->sequential && !method->reads_text)
+        return tms_fail(err, TMS_EUSAGE, "--sequential is for methods gptq, awq and smooth");
     if (!method->reads_text && o->data)
         return tms_fail(err, TMS_EUSAGE,
                         "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
     return TMS_OK;
 }
 
-tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err)
+tms_status tms_calibrated_fits(const struct tms_spec *spec, const char *name, struct tms_error *err)
 {
-    const bool integers = t->spec.dialect == TMS_DIALECT_GRID && t->spec.grid.scheme <= TMS_SCHEME_INT8;
-    if (t->spec.dialect == TMS_DIALECT_GGUF || integers || !tms_method_reads_text(name)) return TMS_OK;
+    const bool integers = spec->dialect == TMS_DIALECT_GRID && spec->grid.scheme <= TMS_SCHEME_INT8;
+    if (spec->dialect == TMS_DIALECT_GGUF || integers || !tms_method_reads_text(name)) return TMS_OK;
     return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
-                    t->spec.name, name);
+                    spec->name, name);
 }
 
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,
@@ -207,8 +207,9 @@ static tms_status make_layer(struct run *r, uint64_t layer, struct tms_error *er
     if (tms_cancelled())
         return tms_fail(err, TMS_ECANCELLED, "interrupted; the same command goes on with layer %llu of %llu",
                         (unsigned long long)layer, (unsigned long long)r->info.n_layers);
-    if (!r->options->sequential) status = make_stage(r, layer, TMS_STAGE_ALL, err);
-    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
+    const bool staged = !r->stats && r->codes.folds == TMS_FOLDS_NONE;
+    if (!staged) status = make_stage(r, layer, TMS_STAGE_ALL, err);
+    for (int stage = 0; staged && stage < TMS_STAGES && status == TMS_OK; stage++)
         if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage, false))
             status = make_stage(r, layer, (enum tms_stage)stage, err);
     if (status == TMS_OK) status = save_report(r, layer, err);
@@ -269,10 +270,8 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
     tms_buf_printf(&b, "%s%s %s of %016llx by %016llx\n", r->options->method,
-                   r->stats                 ? " from statistics"
-                   : r->options->sequential ? " in sequential order"
-                                            : "",
-                   r->t->spec.name, (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
+                   r->stats ? " from statistics" : " in sequential order", r->t->spec.name,
+                   (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
     tms_buf_put(&b, "", 1);
     if (!b.failed) return (char *)b.data;
     tms_buf_free(&b);

@@ -1,12 +1,12 @@
 /* Codes that are made before the pipeline runs: HQQ's (hqq_codes.h), and those that need a text: GPTQ on the grids of
  * integers that folders hold (method/gptq.h), and inside GGUF's block types (method/block_feedback.h).
  *
- * The model is walked over a text layer by layer, as it will be read: a layer's inputs come from the layers before it
- * in their new codes. All matrices of a layer see the inputs that the layer has before it is rounded itself; then the
- * new layer makes the next one's inputs. In sequential order (GPTQModel's "true sequential") what comes later in a
- * layer sees the new codes of what is before it: Q, K and V, then O, then gate and up, then down, a walk for each. With
- * statistics that hold Hessians (calib/stats.h) there is no walk; they are those of the model as it was. Codes of a
- * finished layer lie in the folder OUTPUT.work, where a killed run goes on; the pipeline takes them from there. */
+ * Hessians come from statistics (calib/stats.h), which serve all types: they are those of the model as it was. In
+ * sequential order (GPTQModel's "true sequential") there are none: the model is walked over the text layer by layer, as
+ * it will be read; a layer's inputs come from the layers before it in their new codes, and what comes later in a layer
+ * sees the new codes of what is before it: Q, K and V, then O, then gate and up, then down, a walk for each (with
+ * scales between operations all of a layer at once). Codes of a finished layer lie in the folder OUTPUT.work, where a
+ * killed run goes on; the pipeline takes them from there. */
 #ifndef TMS_TARGET_CALIBRATED_H
 #define TMS_TARGET_CALIBRATED_H
 
@@ -23,7 +23,7 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *options, bool
 bool tms_method_reads_text(const char *name);
 bool tms_method_makes_codes(const char *name);
 /* TMS_EUSAGE if a method that reads a text finds no codes for a target. */
-tms_status tms_calibrated_fits(const struct tms_target *t, const char *name, struct tms_error *err);
+tms_status tms_calibrated_fits(const struct tms_spec *spec, const char *name, struct tms_error *err);
 
 /* The text of the options as the source's tokenizer reads it. */
 tms_status tms_calibrated_samples(struct tms_samples *out, const struct tms_source *source,

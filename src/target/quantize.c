@@ -28,6 +28,7 @@ struct order {
     bool calibrated;
     struct tms_samples samples;   /* of a method that reads a text */
     struct tms_stats *statistics; /* or of one that was read */
+    char *gathered;               /* the file of these, if this run made it */
     /* with --provenance or --manifest */
     struct tms_hashed_files source_files;
     char source_hash[72], imatrix_sha256[65];
@@ -273,29 +274,6 @@ static tms_status make_out_folder(const char *out, struct tms_error *err)
     return TMS_OK;
 }
 
-static tms_status open_stats(struct order *o, struct tms_error *err)
-{
-    tms_status status = tms_stats_open(&o->statistics, o->options->stats, err);
-    return status == TMS_OK ? tms_stats_check_model(o->options->stats, tms_stats_model(o->statistics),
-                                                    tms_stats_fingerprint(o->statistics), o->source, err)
-                            : status;
-}
-
-/* Codes of methods that make them beforehand, target after target. */
-static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
-{
-    tms_status status = TMS_OK;
-    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
-        status = tms_calibrated_fits(o->targets[i], o->options->method, err);
-    if (status != TMS_OK || o->options->dry_run) return status;
-    status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
-    if (status == TMS_OK && tms_method_reads_text(o->options->method) && !o->options->stats)
-        status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
-    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
-        status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->statistics, o->options, err);
-    return status;
-}
-
 tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_options *options,
                             const struct tms_source *source, struct tms_error *err)
 {
@@ -314,6 +292,70 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
         *out = imatrix;
     else
         tms_imatrix_close(imatrix);
+    return status;
+}
+
+/* ---- statistics of a text, once for all types ---- */
+
+static void tell_walk(void *ctx, const struct tms_calibrate_progress *p)
+{
+    const struct tms_quantize_options *options = ctx;
+    const struct tms_progress as = {.what = "calibrating", .done = (uint64_t)(p->share * 1e6), .total = 1000000};
+    options->progress(options->progress_ctx, &as);
+}
+
+/* OUT.work.stats: until the outputs have their names, so that a run that was stopped need not read the text again. */
+static tms_status gather(struct order *o, const char *model, const char *out, struct tms_error *err)
+{
+    const struct tms_quantize_options *q = o->options;
+    const struct tms_calibrate_options how = {.data = q->data,
+                                              .template_name = q->template_name,
+                                              .n_samples = q->n_samples,
+                                              .length = q->sample_length,
+                                              .keep_hessian = true,
+                                              .reuse = true,
+                                              .ram = q->ram,
+                                              .n_threads = q->n_threads,
+                                              .progress = q->progress ? tell_walk : NULL,
+                                              .progress_ctx = (void *)(uintptr_t)q};
+    struct tms_calibrate_result result;
+    o->gathered = tms_calloc(strlen(out) + sizeof ".work.stats", 1);
+    if (!o->gathered) return tms_fail_memory(err, strlen(out));
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') n--;
+    sprintf(o->gathered, "%.*s.work.stats", (int)n, out);
+    tms_status status = tms_calibrate(model, o->gathered, &how, &result, err);
+    if (status != TMS_OK) return status;
+    tms_calibrate_free(&result);
+    status = tms_stats_open(&o->statistics, o->gathered, err);
+    if (status != TMS_OK || q->imatrix) return status;
+    /* what has no error feedback is weighted by them, too; the file that is named is the text */
+    struct tms_quantize_options weighted = *q;
+    const char *name = tms_path_base(q->data);
+    weighted.imatrix = weighted.stats = o->gathered;
+    status = tms_open_imatrix(&o->imatrix, &weighted, o->source, err);
+    if (status == TMS_OK) o->imatrix->path = tms_arena_strndup(&o->imatrix->arena, name, strlen(name));
+    return status == TMS_OK && !o->imatrix->path ? tms_fail_memory(err, strlen(name)) : status;
+}
+
+static tms_status open_stats(struct order *o, struct tms_error *err)
+{
+    tms_status status = tms_stats_open(&o->statistics, o->options->stats, err);
+    return status == TMS_OK ? tms_stats_check_model(o->options->stats, tms_stats_model(o->statistics),
+                                                    tms_stats_fingerprint(o->statistics), o->source, err)
+                            : status;
+}
+
+/* Codes of methods that make them beforehand, target after target. */
+static tms_status calibrate(struct order *o, const char *out, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    if (o->options->dry_run) return status;
+    status = o->n > 1 ? make_out_folder(out, err) : TMS_OK;
+    if (status == TMS_OK && tms_method_reads_text(o->options->method) && !o->statistics)
+        status = tms_calibrated_samples(&o->samples, o->source, o->options, err);
+    for (size_t i = 0; i < o->n && status == TMS_OK; i++)
+        status = tms_calibrated_make(o->targets[i], o->pool, &o->samples, o->statistics, o->options, err);
     return status;
 }
 
@@ -336,15 +378,19 @@ static tms_status write_model(const char *model, const char *out, const struct t
     status = o.targets && o.stats && o.results ? TMS_OK : tms_fail_memory(err, o.n * sizeof *o.results);
     /* Types are understood before a large model is opened. */
     for (size_t i = 0; i < o.n && status == TMS_OK; i++) {
-        struct tms_spec spec;
+        struct tms_spec spec = {0};
         if (!(converter && strcasecmp(options->types[i], "auto") == 0))
             status = tms_spec_parse(&spec, options->types[i], err);
+        if (status == TMS_OK && o.calibrated) status = tms_calibrated_fits(&spec, options->method, err);
     }
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)
         status = tms_fail(err, TMS_EINPUT, "%s: holds no weights; give the folder", model);
     if (status == TMS_OK && options->imatrix) status = tms_open_imatrix(&o.imatrix, options, o.source, err);
     if (status == TMS_OK && options->stats) status = open_stats(&o, err);
+    if (status == TMS_OK && tms_method_reads_text(options->method) && options->data && !options->sequential &&
+        !options->dry_run)
+        status = gather(&o, model, out, err);
     if (status == TMS_OK && !options->dry_run) status = tms_pool_create(&o.pool, options->n_threads, err);
     if (status == TMS_OK && tells_provenance(&o)) status = hash_inputs(&o, err);
     for (size_t i = 0; i < o.n && status == TMS_OK; i++)
@@ -356,6 +402,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
         for (size_t i = 0; i < o.n && status == TMS_OK; i++) status = create_outputs(&o, o.targets[i], err);
         if (status == TMS_OK) status = fill(&o, source_bytes, err);
         for (size_t i = 0; i < o.n && status == TMS_OK && o.calibrated; i++) tms_calibrated_done(o.targets[i]);
+        if (status == TMS_OK && o.gathered) (void)unlink(o.gathered);
         if (status == TMS_OK && options->manifest) status = write_manifest(&o, err);
         if (status != TMS_OK) {
             for (size_t i = 0; i < o.n; i++) {
@@ -372,6 +419,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
     tms_imatrix_close(o.imatrix);
     tms_samples_free(&o.samples);
     tms_stats_close(o.statistics);
+    free(o.gathered);
     tms_output_discard(o.manifest);
     tms_hashed_files_free(&o.source_files);
     for (size_t i = 0; o.recipes && i < o.n; i++) free(o.recipes[i]);

@@ -210,6 +210,7 @@ static void stages_of_a_layer_follow_one_another(void **state)
     const char *const models[] = {"arch/qwen3", "arch/mixtral", "arch/deepseek_v3", "arch/phi3"};
     for (size_t i = 0; i < 4; i++) {
         struct tms_quantize_options o = {.data = calib_text(3000), .sample_length = 64};
+        o.imatrix = statistics(golden(models[i]), "weights.stats", 3000, 64); /* the same keys in both files */
         struct tms_result plain = quantize(golden(models[i]), "q4_0", scratch("plain.gguf"), &o);
         o.sequential = true;
         struct tms_result staged = quantize(golden(models[i]), "q4_0", scratch("staged.gguf"), &o);
@@ -266,6 +267,43 @@ static size_t walks_of(const char *model, const char *out, struct tms_quantize_o
     return walks.n_again;
 }
 
+static void assert_same_files(const char *got, const char *want)
+{
+    size_t n, m;
+    uint8_t *a = read_whole(got, &n), *b = read_whole(want, &m);
+    assert_int_equal(n, m);
+    assert_same_bytes(a, b, n, got);
+    free(a);
+    free(b);
+}
+
+static void a_text_is_read_once_for_all_types(void **state)
+{
+    (void)state;
+    const char *const types[] = {"q4_0", "gptq:4:g32", "q2_k"}, *model = golden("arch/qwen3");
+    char out[1024], file[1100], alone[1024], left[1100];
+    struct tms_result *results;
+    struct tms_quantize_options o = {
+        .data = calib_text(3000), .sample_length = 64, .method = "gptq", .types = types, .n_types = 3, .n_threads = 2};
+    snprintf(out, sizeof out, "%s", scratch("of-a-text"));
+    snprintf(alone, sizeof alone, "%s", scratch("alone.gguf"));
+    snprintf(left, sizeof left, "%s.work.stats", out);
+    walks.last = walks.n_again = 0;
+    o.progress = count_walks;
+    assert_ok(tms_quantize(model, out, &o, &results, NULL, NULL, &err), err);
+    tms_results_free(results, 3);
+    assert_int_equal(walks.n_again, 3); /* the codes of each type follow */
+    assert_false(tms_path_exists(left));
+    /* statistics of another text, which a run that was stopped left, are not taken */
+    snprintf(left, sizeof left, "%s.work.stats", alone);
+    assert_int_equal(rename(statistics(model, "other.stats", 2000, 64), left), 0);
+    const struct tms_quantize_options one = {.data = calib_text(3000), .sample_length = 64};
+    quantize(model, types[0], alone, &one);
+    assert_false(tms_path_exists(left));
+    snprintf(file, sizeof file, "%s/qwen3-q4_0.gguf", out);
+    assert_same_files(file, alone);
+}
+
 static void experts_wait_for_one_another_where_memory_is_short(void **state)
 {
     (void)state;
@@ -276,27 +314,18 @@ static void experts_wait_for_one_another_where_memory_is_short(void **state)
     snprintf(some, sizeof some, "%s", scratch("some.gguf"));
     struct tms_quantize_options o = {
         .data = calib_text(3000), .sample_length = 64, .method = "gptq", .types = &type, .n_types = 1, .n_threads = 1};
+    o.sequential = true; /* else statistics are gathered, see below */
     size_t once = walks_of(model, all, o);
-    for (int sequential = 0; sequential < 2; sequential++) {
-        struct tms_result *results;
-        unsigned least = 0;
-        o.sequential = sequential;
-        if (sequential) once = walks_of(model, all, o);
-        o.ram = 1;
-        assert_int_equal(tms_quantize(model, some, &o, &results, NULL, NULL, &err), TMS_EINPUT);
-        const char *says = strstr(err.message, "64 tokens is ");
-        if (!says || sscanf(says, "64 tokens is %u MB", &least) != 1) fail_msg("'%s'", err.message);
-        o.ram = (uint64_t)least * 1000000 + 500000;
-        size_t often = walks_of(model, some, o);
-        if (!(often > once)) fail_msg("%zu walks again, %zu without a limit of %u MB", often, once, least);
-        size_t n, m;
-        uint8_t *a = read_whole(all, &n), *b = read_whole(some, &m);
-        assert_int_equal(n, m);
-        assert_same_bytes(b, a, n, some);
-        free(a);
-        free(b);
-        o.ram = 0;
-    }
+    struct tms_result *results;
+    unsigned least = 0;
+    o.ram = 1;
+    assert_int_equal(tms_quantize(model, some, &o, &results, NULL, NULL, &err), TMS_EINPUT);
+    const char *says = strstr(err.message, "64 tokens is ");
+    if (!says || sscanf(says, "64 tokens is %u MB", &least) != 1) fail_msg("'%s'", err.message);
+    o.ram = (uint64_t)least * 1000000 + 500000;
+    size_t often = walks_of(model, some, o);
+    if (!(often > once)) fail_msg("%zu walks again, %zu without a limit of %u MB", often, once, least);
+    assert_same_files(some, all);
 }
 
 static void statistics_are_the_same_where_memory_is_short(void **state)
@@ -515,6 +544,7 @@ int main(void)
         cmocka_unit_test(statistics_of_a_folder_serve_its_gguf),
         cmocka_unit_test(stages_of_a_layer_follow_one_another),
         cmocka_unit_test(rarely_seen_experts_are_counted_in_report_and_manifest),
+        cmocka_unit_test(a_text_is_read_once_for_all_types),
         cmocka_unit_test(experts_wait_for_one_another_where_memory_is_short),
         cmocka_unit_test(statistics_are_the_same_where_memory_is_short),
         cmocka_unit_test(dead_channels_and_damping),
