@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-model, ids, out, bits, group, threads = sys.argv[1:]
+model, ids, out = (str(Path(part).resolve()) for part in sys.argv[1:4])
+bits, group, threads = sys.argv[4:]
+os.chdir(Path(out).parent)  # it leaves a folder logs where it runs
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["GPTQMODEL_CPU_WORKERS"] = threads
 os.environ["OMP_NUM_THREADS"] = threads

@@ -27,6 +27,24 @@ TMS_BY_CPU(static, add_powers,
            (const float *restrict a, const float *restrict b, size_t n, double p, double *restrict sums),
            (a, b, n, p, sums))
 
+TMS_INLINE void add_weighted_body(const float *restrict a, const float *restrict b, const float *restrict weights,
+                                  size_t n, double *restrict sums)
+{
+    for (size_t i = 0; i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            double d = (double)(a[i + l] - b[i + l]);
+            sums[l] += (double)weights[i + l] * (d * d);
+        }
+    for (size_t i = n / LANES * LANES; i < n; i++) {
+        double d = (double)(a[i] - b[i]);
+        sums[i % LANES] += (double)weights[i] * (d * d);
+    }
+}
+TMS_BY_CPU(static, add_weighted,
+           (const float *restrict a, const float *restrict b, const float *restrict weights, size_t n,
+            double *restrict sums),
+           (a, b, weights, n, sums))
+
 static double add_lanes(const double *sums)
 {
     return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
@@ -56,7 +74,10 @@ static double error_of(const struct tms_affine *affine, const float *w, size_t n
     for (size_t i = 0; i < n; i += MOST) {
         const size_t count = n - i < MOST ? n - i : MOST;
         round_all(w + i, count, scale, zero, top, rounded);
-        add_powers(rounded, w + i, count, norm, sums);
+        if (affine->weights)
+            add_weighted(rounded, w + i, affine->weights + i, count, sums);
+        else
+            add_powers(rounded, w + i, count, norm, sums);
     }
     return add_lanes(sums);
 }

@@ -114,7 +114,8 @@ struct state {
     float *scales, *zeros;          /* [n_groups][n_padded] */
     uint8_t *codes;                 /* [n_rows][n_cols] */
     const uint32_t *group_of;       /* of each place in the order */
-    const float *w;                 /* for fit_rows: [n_rows][ldw] */
+    const float *cost; /* [n_cols] of places in the order, or NULL: of squared errors when groups are fitted */
+    const float *w;    /* for fit_rows: [n_rows][ldw] */
     size_t ldw, n_rows;
 };
 
@@ -122,8 +123,10 @@ static void fit(void *ctx, size_t row, size_t n_rows, size_t first, size_t n, co
 {
     const struct state *state = ctx;
     const size_t at = state->group_of[first] * state->n_padded + row;
+    struct tms_affine affine = state->options->affine;
+    if (state->cost) affine.norm = 2, affine.weights = state->cost + first;
     for (size_t r = 0; r < n_rows; r++)
-        tms_affine_fit(&state->options->affine, w + r * ldw, n, &state->scales[at + r], &state->zeros[at + r]);
+        tms_affine_fit(&affine, w + r * ldw, n, &state->scales[at + r], &state->zeros[at + r]);
 }
 
 TMS_INLINE void decide_lanes_body(const float *restrict w, const float *restrict scales, const float *restrict zeros,
@@ -252,7 +255,7 @@ tms_status tms_gptq_with(struct tms_gptq_result *out, const float *w, size_t ldw
     made.scales = tms_calloc((uint64_t)n_rows * n_groups, sizeof *made.scales);
     made.zeros = tms_calloc(n_rows, n_groups);
     made.g_idx = tms_calloc(n_cols, sizeof *made.g_idx);
-    float *parameters = tms_calloc(2 * (uint64_t)n_padded * n_groups, sizeof *parameters);
+    float *parameters = tms_calloc(2 * (uint64_t)n_padded * n_groups + n_cols, sizeof *parameters);
     uint32_t *group_of = tms_calloc(n_cols, sizeof *group_of);
     float *sorted = tms_calloc((uint64_t)n_rows * n_cols, sizeof *sorted);
     tms_status status = TMS_OK;
@@ -274,6 +277,9 @@ tms_status tms_gptq_with(struct tms_gptq_result *out, const float *w, size_t ldw
                           .w = w,
                           .ldw = ldw,
                           .n_rows = n_rows};
+    float *cost = parameters + 2 * n_padded * n_groups;
+    for (size_t i = 0; i < n_cols; i++) cost[i] = 1 / (prepared->u[i * ld + i] * prepared->u[i * ld + i]);
+    if (options->weighted_groups) state.cost = cost;
     /* Act-order makes groups of what stands together in the order, unless they are static. */
     for (size_t i = 0; i < n_cols; i++) {
         const bool moved = options->order == TMS_GPTQ_ACT_ORDER && !options->static_groups;

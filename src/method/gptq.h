@@ -25,7 +25,10 @@ struct tms_gptq_options {
     enum tms_gptq_order order;
     bool static_groups; /* parameters of all groups come from the weights before any feedback, in their places */
     bool fresh_groups;  /* parameters of groups see all feedback, unlike GPTQModel's; groups divide 128 or it them */
-    double damp;        /* 0.05 in GPTQModel, 0.01 in AutoGPTQ and llm-compressor */
+    /* Ends of groups weigh squared errors by 1 / U[i][i]², how much an error counts that the columns behind it cannot
+     * repair, instead of affine.norm; only of groups that are found in the loop. */
+    bool weighted_groups;
+    double damp; /* 0.05 in GPTQModel, 0.01 in AutoGPTQ and llm-compressor */
 };
 
 struct tms_gptq_result {

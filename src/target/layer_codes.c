@@ -363,10 +363,11 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
     tms_status status = scales ? TMS_OK : tms_fail_memory(err, m->rows * groups * sizeof *scales);
     if (status == TMS_OK && hessian && c->feedback) {
         const struct tms_gptq_options o = {
-            .affine = {.bits = g->bits, .symmetric = route->rounding.symmetric, .norm = 2.4F},
+            .affine = {.bits = g->bits, .symmetric = route->rounding.symmetric, .norm = 2},
             .group = (size_t)g->group,
             .order = TMS_GPTQ_GROUP_AWARE,
             .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
+            .weighted_groups = true,
             .damp = DAMP};
         struct tms_gptq_result result = {0};
         status = prepare(c, m->tensor->name, hessian, &o, err);

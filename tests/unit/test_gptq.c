@@ -328,6 +328,27 @@ static void feedback_drives_any_grid(void **state)
     tms_hessian_free(hessian);
 }
 
+/* Two codes are too few for both kinds of weights: those that count get them. */
+static void weighted_ends_fit_the_weights_that_count(void **state)
+{
+    (void)state;
+    enum { N = 17 };
+    float w[N], weights[N], scale[2], zero;
+    for (size_t i = 0; i < N; i++) {
+        w[i] = i % 2 ? 1 : (float)(i % 4 ? -3 : 3);
+        weights[i] = i % 2 ? 100 : 0.01F;
+    }
+    struct tms_affine affine = {.bits = 2, .symmetric = true, .norm = 2};
+    tms_affine_fit(&affine, w, N, &scale[0], &zero);
+    affine.weights = weights;
+    tms_affine_fit(&affine, w, N, &scale[1], &zero);
+    assert_true(fabsf(scale[1] - 1) < 0.02F);
+    assert_true(scale[0] > 1.2F);
+    for (size_t i = 0; i < N; i++) weights[i] = 1;
+    tms_affine_fit(&affine, w, N, &scale[1], &zero);
+    assert_true(scale[1] == scale[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +359,7 @@ int main(void)
         cmocka_unit_test(gptq_raises_damping_until_the_factor_exists),
         cmocka_unit_test(gptq_refuses_weights_that_are_no_numbers),
         cmocka_unit_test(feedback_drives_any_grid),
+        cmocka_unit_test(weighted_ends_fit_the_weights_that_count),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
