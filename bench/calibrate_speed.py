@@ -23,7 +23,8 @@ def measured(options: argparse.Namespace, command: list[object]) -> tuple[dict, 
     """Wall seconds, CPU seconds and peak bytes of one run, and what it printed."""
     result, log = options.scratch / "measured", options.scratch / "calibrate.log"
     with log.open("wb") as to:
-        done = subprocess.run([str(part) for part in (options.measure, result, *command)], stdin=subprocess.DEVNULL, stdout=to, stderr=to)
+        done = subprocess.run([str(part) for part in (options.measure, result, *command)], stdin=subprocess.DEVNULL, stdout=to, stderr=to,
+                              cwd=options.scratch)  # GPTQModel leaves logs where it is
     printed = log.read_text(errors="replace")
     if done.returncode != 0:
         sys.exit("\n".join([f"{' '.join(map(str, command))}: exit {done.returncode}", *printed.strip().splitlines()[-3:]]))
@@ -69,6 +70,9 @@ def main() -> int:
         parser.add_argument(name, type=int, default=number)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    for name, value in vars(options).items():
+        if isinstance(value, Path) and os.sep in str(value):
+            setattr(options, name, value.absolute())
 
     about = machine()
     ids, folders = options.scratch / "ids.json", [options.scratch / "gptq-tamis", options.scratch / "gptq-peer"]
@@ -77,6 +81,10 @@ def main() -> int:
                  "--samples", options.samples, "--seqlen", options.seqlen, "--threads", options.threads, "-q", "-o", folders[0]],
                 [options.python, "-B", Path(__file__).with_name("calibrate_peer.py"), options.model, ids, folders[1], options.bits, options.group,
                  options.threads]]
+    few = options.scratch / "few.json"  # GPTQModel compiles an extension when it runs first
+    few.write_text(json.dumps(json.loads(ids.read_text())[:2]))
+    measured(options, [few if part == ids else part for part in commands[1]])
+    few.unlink()
     samples: list[list[dict]] = [[], []]
     sizes, version = [0, 0], ""
     for repetition in range(options.repetitions):

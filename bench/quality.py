@@ -52,21 +52,29 @@ def llama_source(options: argparse.Namespace) -> Path:
     return path
 
 
-def imatrix(options: argparse.Namespace) -> Path:
-    path = options.scratch / f"{options.samples}.imatrix.gguf"
-    if path.exists():
-        return path
-    partial = path.with_name(f"partial-{path.name}")  # llama-imatrix writes one that is not finished, too
-    if options.llama:
-        run([options.llama / "llama-imatrix", "-m", llama_source(options), "-f", options.data, "-c", 512, "--chunks", options.samples, "-t", options.threads,
-             "-o", partial])
-    else:
-        stats = options.scratch / "quality.stats"
-        run([options.tamis, "calibrate", options.model, "--data", options.data, "--samples", options.samples, "--threads", options.threads, "-q",
-             "--imatrix", partial, "-o", stats])
-        stats.unlink()
-    partial.rename(path)
+def made_once(path: Path, command: list[object]) -> Path:
+    """Runs the command with a name at its end that becomes path when it is done: llama-imatrix writes one that is not finished, too."""
+    if not path.exists():
+        partial = path.with_name(f"partial-{path.name}")
+        run([*command, partial])
+        partial.rename(path)
     return path
+
+
+def statistics(options: argparse.Namespace) -> Path:
+    """Of tamis, for all types and all methods that need any."""
+    return made_once(options.scratch / f"{options.samples}.stats",
+                     [options.tamis, "calibrate", options.model, "--data", options.data, "--samples", options.samples, "--keep-hessian", "--threads",
+                      options.threads, "-q", "-o"])
+
+
+def imatrix(options: argparse.Namespace) -> Path:
+    """Importance weights: llama-imatrix's if it is there, so that both sides have the same."""
+    if not options.llama:
+        return statistics(options)
+    return made_once(options.scratch / f"{options.samples}.imatrix.gguf",
+                     [options.llama / "llama-imatrix", "-m", llama_source(options), "-f", options.data, "-c", 512, "--chunks", options.samples, "-t",
+                      options.threads, "-o"])
 
 
 def make(options: argparse.Namespace, kind: str, method: str, out: Path) -> bool:
@@ -74,10 +82,12 @@ def make(options: argparse.Namespace, kind: str, method: str, out: Path) -> bool
         run([options.llama / "llama-quantize", "--imatrix", imatrix(options), llama_source(options), out, kind.upper(), options.threads])
         return True
     more: list[object] = []
-    if method != "rtn" and not is_folder(kind):
-        more += ["--imatrix", imatrix(options)]  # gptq: with one the file type chooses the types that llama-quantize chooses
-    if method not in ("rtn", "search"):
-        more += ["--data", options.data, "--samples", options.samples]
+    if method == "search":
+        more = ["--imatrix", imatrix(options)]
+    elif method != "rtn":
+        more = ["--data", options.data, "--samples", options.samples] if options.walk else ["--stats", statistics(options)]
+        if options.walk and not is_folder(kind):
+            more += ["--imatrix", imatrix(options)]  # without one, file types choose other types for some tensors
     return run([options.tamis, "quantize", options.model, "--to", kind, "--method", method, *more, "--threads", options.threads, "-q", "-o", out],
                may_refuse=True) is not None
 
@@ -128,6 +138,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--chunks", type=int, default=40)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--walk", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     for path in (options.data, options.eval):
@@ -136,7 +147,8 @@ def main() -> int:
     if unknown := [method for method in options.methods if method not in METHODS]:
         sys.exit(f"method {unknown[0]} is unknown: {', '.join(METHODS)}")
 
-    about = {"model": options.model.name, "data": options.data.name, "samples": options.samples, "eval": options.eval.name, "chunks": options.chunks}
+    about = {"model": options.model.name, "data": options.data.name, "samples": options.samples, "eval": options.eval.name, "chunks": options.chunks,
+             "walk": options.walk}
     results = options.scratch / "results.jsonl"
     known = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     lines = []

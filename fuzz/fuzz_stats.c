@@ -3,6 +3,7 @@
 #include "fuzz.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "calib/stats.h"
@@ -42,6 +43,10 @@ static void check_input(const struct tms_stats *stats, const char *weight, const
         fuzz_require(in.parts * in.cols <= n_bytes / sizeof(double), "no more sums than the file has");
         for (size_t i = 0; i < in.parts * in.cols; i++) fuzz_require(isfinite(in.squares[i]), "sums are finite");
         for (size_t i = 0; i < in.parts && i < 3; i++) check_hessian(stats, weight, i, in.cols);
+        float *largest = calloc(in.cols, sizeof *largest);
+        if (largest && !failed(tms_stats_largest(stats, weight, 0, in.cols, largest, &err), &err))
+            for (size_t i = 0; i < in.cols; i++) fuzz_require(largest[i] >= 0, "magnitudes");
+        free(largest);
         tms_stats_drop(&in);
     }
     check_hessian(stats, weight, 0, 1);

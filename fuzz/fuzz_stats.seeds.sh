@@ -18,6 +18,8 @@ for hessians in 0 1; do
         tensor q.dead I64 2 16
         tensor q.damp F64 2 16
         tensor q.hessian F32 2,6 48
+        tensor q.min F32 2,3 24
+        tensor q.max F32 2,3 24
     fi
     zeros=$((at - 64))
     tensor tamis.calibration U8 "${#about}" "${#about}"

@@ -27,6 +27,7 @@ struct run {
     struct tms_samples samples;
     struct tms_inputs inputs;
     struct tms_layers layers;
+    size_t experts_at_once; /* whose Hessians are in memory */
     json_t *about;
     struct tms_calibrate_result *result;
     double start, told;
@@ -50,7 +51,7 @@ static bool wants_hessians(const struct run *r)
     return r->options->hessian || r->options->keep_hessian;
 }
 
-/* Room for the sums of a layer's inputs, and for factors of their Hessians. */
+/* Room for the sums of a layer's inputs, and for factors of their Hessians, with those of some experts. */
 static uint64_t bytes_of_inputs(const struct run *r)
 {
     uint64_t widest = 0;
@@ -58,7 +59,7 @@ static uint64_t bytes_of_inputs(const struct run *r)
     for (uint64_t i = 0; wants_hessians(r) && i <= r->info.n_layers; i++)
         for (size_t at = 0; tms_net_matrix(r->net, i, &at, &m);)
             if (m.cols > widest) widest = m.cols;
-    return tms_inputs_bytes(&r->inputs, r->net, r->info.n_layers) + widest * (widest + 32) * 8;
+    return tms_inputs_bytes(&r->inputs, r->net, r->info.n_layers, r->experts_at_once) + widest * (widest + 32) * 8;
 }
 
 /* Everything that a run's hidden states depend on. */
@@ -80,20 +81,39 @@ static json_t *about_run(const struct run *r)
                      "histograms", r->options->histogram);
 }
 
-/* One layer (n_layers: the input of the output layer) for all sequences. */
+/* A walk over a layer (n_layers: the input of the output layer): all sums, or Hessians of some more experts. */
+static tms_status walk_once(struct run *r, uint64_t layer, size_t first_expert, bool last,
+                            struct tms_stats_layer **file, struct tms_error *err)
+{
+    char *path = tms_stats_layer_path(r->work, layer);
+    r->inputs.first_expert = first_expert;
+    r->inputs.end_expert = first_expert + r->experts_at_once;
+    /* hidden states get their name at the end of the last walk, and then the statistics: a run that is killed between
+     * the two does the layer again */
+    tms_status status = path ? tms_layers_run(&r->layers, layer, last, err) : tms_fail_memory(err, 256);
+    if (status == TMS_OK) status = tms_inputs_finish(&r->inputs, err);
+    if (status == TMS_OK && !*file)
+        status = tms_stats_layer_begin(file, path, r->net, layer, &r->inputs.layer, r->options->keep_hessian, err);
+    if (status == TMS_OK) status = tms_stats_layer_hessians(*file, r->pool, err);
+    tms_inputs_drop_hessians(&r->inputs);
+    free(path);
+    return status;
+}
+
 static tms_status walk_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
-    char *stats = tms_stats_layer_path(r->work, layer);
-    tms_status status = stats ? tms_net_hold(r->net, layer, 1, err) : tms_fail_memory(err, 256);
-    /* hidden states get their name at the end of this, and only then is the layer done: a run that is killed between
-     * the two does it again */
-    if (status == TMS_OK) status = tms_layers_run(&r->layers, layer, true, err);
-    if (status == TMS_OK) status = tms_inputs_finish(&r->inputs, err);
-    if (status == TMS_OK)
-        status = tms_stats_write_layer(stats, r->net, layer, &r->inputs.layer, r->options->keep_hessian, r->pool, err);
+    struct tms_stats_layer *file = NULL;
+    bool has_experts = false;
+    struct tms_net_matrix m;
+    for (size_t at = 0; tms_net_matrix(r->net, layer, &at, &m);) has_experts |= m.expert >= 0;
+    const size_t n = has_experts && wants_hessians(r) ? (size_t)r->info.n_experts : 1;
+    tms_status status = tms_net_hold(r->net, layer, 1, err);
+    for (size_t first = 0; first < n && status == TMS_OK; first += r->experts_at_once)
+        status = walk_once(r, layer, first, first + r->experts_at_once >= n, &file, err);
+    if (status == TMS_OK) status = tms_stats_layer_end(file, err);
     if (status == TMS_OK && layer > 0) tms_layers_forget(&r->layers, layer);
+    tms_stats_layer_free(file);
     tms_inputs_clear(&r->inputs);
-    free(stats);
     return status;
 }
 
@@ -177,24 +197,35 @@ static tms_status open_model(struct run *r, struct tms_error *err)
     return r->about ? TMS_OK : tms_fail_memory(err, 4096);
 }
 
+/* As many experts at once as memory has room for. */
+static tms_status open_walk(struct run *r, struct tms_error *err)
+{
+    for (r->experts_at_once = r->info.n_experts ? (size_t)r->info.n_experts : 1;;
+         r->experts_at_once = (r->experts_at_once + 1) / 2) {
+        r->layers.more = bytes_of_inputs(r);
+        tms_status status = tms_layers_open(&r->layers, err);
+        if (status != TMS_EINPUT || r->experts_at_once == 1 || !wants_hessians(r)) return status;
+    }
+}
+
 static tms_status walk(struct run *r, struct tms_error *err)
 {
-    uint64_t first = 0;
+    uint64_t first = 0, at = 0;
     bool same = false;
     char *about = json_dumps(r->about, JSON_COMPACT);
     tms_status status = about ? tms_work_open(r->work, about, &same, err) : tms_fail_memory(err, 4096);
+    const bool fresh = status == TMS_OK && !same;
     r->layers = (struct tms_layers){.model = r->model,
                                     .work = r->work,
                                     .net = r->net,
                                     .samples = &r->samples,
                                     .ram = r->options->ram,
-                                    .more = bytes_of_inputs(r),
                                     .tap = tms_inputs_add,
                                     .tap_ctx = &r->inputs,
                                     .progress = tell,
                                     .progress_ctx = r};
     free(about);
-    if (status == TMS_OK) status = tms_layers_open(&r->layers, err);
+    if (status == TMS_OK) status = open_walk(r, err);
     for (uint64_t i = 1; status == TMS_OK && same && i <= r->info.n_layers; i++) {
         char *stats = tms_stats_layer_path(r->work, i - 1);
         if (stats && tms_path_exists(stats) && tms_layers_done(&r->layers, i)) first = i;
@@ -202,7 +233,10 @@ static tms_status walk(struct run *r, struct tms_error *err)
     }
     r->result->resumed_at = first;
     r->result->planned_bytes = r->options->ram ? r->layers.planned_bytes : 0;
-    for (uint64_t i = first; i <= r->info.n_layers && status == TMS_OK; i++) status = walk_layer(r, i, err);
+    for (at = first; at <= r->info.n_layers && status == TMS_OK; at += status == TMS_OK)
+        status = walk_layer(r, at, err);
+    /* what failed before its first layer was done has nothing to go on with */
+    if (status != TMS_OK && fresh && at == 0) tms_work_remove(r->work);
     if (status == TMS_OK) status = name_weights(r, err);
     if (status == TMS_OK) status = tms_stats_join(r->path, r->work, r->info.n_layers + 1, r->about, err);
     if (status == TMS_OK && r->options->imatrix)

@@ -107,6 +107,15 @@ static tms_status add_histogram(struct tms_inputs *inputs, struct tms_histogram 
     return status;
 }
 
+static tms_status add_sums(struct tms_inputs *inputs, struct tms_input *in, const struct tms_tap *tap, size_t part,
+                           struct tms_error *err)
+{
+    struct sums s = {in, tap, part};
+    tms_status status = tms_pool_run(inputs->pool, (in->cols + COLUMNS - 1) / COLUMNS, sum_job, &s, err);
+    in->counts[part] += tap->n;
+    return status == TMS_OK && in->histogram ? add_histogram(inputs, in->histogram, tap, err) : status;
+}
+
 static tms_status check(const struct tms_inputs *inputs, const struct tms_tap *tap, struct tms_error *err)
 {
     for (size_t i = 0; i < tap->n; i++) {
@@ -129,12 +138,10 @@ tms_status tms_inputs_add(void *ctx, const struct tms_tap *tap, struct tms_error
     if (status == TMS_OK && !in->cols)
         status = make_input(in, (size_t)tap->cols, tap->expert >= 0 ? inputs->n_experts : 1, inputs, err);
     if (status != TMS_OK) return status;
-    struct sums s = {in, tap, tap->expert >= 0 ? (size_t)tap->expert : 0};
-    status = tms_pool_run(inputs->pool, (in->cols + COLUMNS - 1) / COLUMNS, sum_job, &s, err);
-    in->counts[s.part] += tap->n;
-    if (status == TMS_OK && in->histogram) status = add_histogram(inputs, in->histogram, tap, err);
-    if (status != TMS_OK || !in->hessians) return status;
-    struct tms_hessian **hessian = &in->hessians[s.part];
+    const size_t part = tap->expert >= 0 ? (size_t)tap->expert : 0;
+    if (inputs->first_expert == 0) status = add_sums(inputs, in, tap, part, err);
+    if (status != TMS_OK || !in->hessians || part < inputs->first_expert || part >= inputs->end_expert) return status;
+    struct tms_hessian **hessian = &in->hessians[part];
     if (!*hessian) status = tms_hessian_create(hessian, in->cols, err);
     return status == TMS_OK ? tms_hessian_add(*hessian, tap->x, tap->stride, tap->n, inputs->pool, err) : status;
 }
@@ -150,18 +157,19 @@ tms_status tms_inputs_finish(struct tms_inputs *inputs, struct tms_error *err)
     return status;
 }
 
-uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net *net, uint64_t n_layers)
+uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net *net, uint64_t n_layers,
+                          size_t experts_at_once)
 {
-    /* of a column: four sums; 528 tokens that wait for the Hessian (hessian.c) */
-    const uint64_t sums = 24, waiting = inputs->hessians ? 528 * 4 : 0;
+    const uint64_t sums = 24,
+                   waiting = 528 * 4; /* of a column: four sums; tokens that wait for a Hessian (hessian.c) */
     uint64_t most = 0;
     for (uint64_t layer = 0; layer <= n_layers; layer++) {
         struct tms_net_matrix m;
         uint64_t bytes = 0;
         for (size_t at = 0; tms_net_matrix(net, layer, &at, &m);) {
             if (tms_input_owner(m.linear) != m.linear) continue;
-            bytes += m.cols * (sums + waiting);
-            if (inputs->hessians) bytes += m.cols * (m.cols + 32) * 4;
+            bytes += m.cols * sums;
+            if (inputs->hessians && m.expert < (int)experts_at_once) bytes += m.cols * ((m.cols + 32) * 4 + waiting);
             if (inputs->histograms) bytes += sizeof(struct tms_histogram);
         }
         if (bytes > most) most = bytes;
@@ -169,8 +177,20 @@ uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net 
     return most + (inputs->histograms ? tms_pool_threads(inputs->pool) * sizeof(struct tms_histogram) : 0);
 }
 
+void tms_inputs_drop_hessians(struct tms_inputs *inputs)
+{
+    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
+        struct tms_input *in = &inputs->layer.of[i];
+        for (size_t k = 0; in->hessians && k < in->parts; k++) {
+            tms_hessian_free(in->hessians[k]);
+            in->hessians[k] = NULL;
+        }
+    }
+}
+
 void tms_inputs_clear(struct tms_inputs *inputs)
 {
+    tms_inputs_drop_hessians(inputs);
     for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
         struct tms_input *in = &inputs->layer.of[i];
         free(in->counts);
@@ -179,7 +199,6 @@ void tms_inputs_clear(struct tms_inputs *inputs)
         free(in->lows);
         free(in->highs);
         free(in->histogram);
-        for (size_t k = 0; in->hessians && k < in->parts; k++) tms_hessian_free(in->hessians[k]);
         free(in->hessians);
         *in = (struct tms_input){0};
     }

@@ -38,7 +38,10 @@ struct tms_inputs {
     struct tms_pool *pool;
     const char *model; /* for messages */
     size_t n_experts;
-    bool hessians, histograms;     /* wanted */
+    bool hessians, histograms; /* wanted */
+    /* Hessians are summed up of these experts only, and of what is of no expert if the first one is among them: where
+     * memory is short a layer is walked for some experts after others. All other sums are those of the first walk. */
+    size_t first_expert, end_expert;
     struct tms_layer_inputs layer; /* the one that is being walked */
 };
 
@@ -47,8 +50,11 @@ struct tms_inputs {
 tms_status tms_inputs_add(void *ctx, const struct tms_tap *tap, struct tms_error *err);
 /* All tokens of the layer were seen: finishes its Hessians. */
 tms_status tms_inputs_finish(struct tms_inputs *inputs, struct tms_error *err);
-/* Bytes that the layer with most of them needs, from the net's shapes. */
-uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net *net, uint64_t n_layers);
+/* Bytes that the layer with most of them needs, from the net's shapes, with Hessians of so many experts. */
+uint64_t tms_inputs_bytes(const struct tms_inputs *inputs, const struct tms_net *net, uint64_t n_layers,
+                          size_t experts_at_once);
+/* Forgets the Hessians alone. */
+void tms_inputs_drop_hessians(struct tms_inputs *inputs);
 /* Forgets the layer's. */
 void tms_inputs_clear(struct tms_inputs *inputs);
 

@@ -26,11 +26,16 @@
 
 #define TMS_STATS_ABOUT "tamis.calibration"
 
-/* Writes the inputs of one layer to a file of their own (complete or not at all). Hessians must be finished;
- * keep_hessians: they are in the file. */
-tms_status tms_stats_write_layer(const char *path, const struct tms_net *net, uint64_t layer,
-                                 const struct tms_layer_inputs *inputs, bool keep_hessians, struct tms_pool *pool,
+/* Writes the inputs of one layer to a file of their own (complete or not at all): begun when all inputs are known; then
+ * the Hessians that are in memory by now are examined, and written if they are kept, as often as there are others; the
+ * end writes everything else and gives the file its name. Inputs are borrowed until then. */
+struct tms_stats_layer;
+tms_status tms_stats_layer_begin(struct tms_stats_layer **out, const char *path, const struct tms_net *net,
+                                 uint64_t layer, const struct tms_layer_inputs *inputs, bool keep_hessians,
                                  struct tms_error *err);
+tms_status tms_stats_layer_hessians(struct tms_stats_layer *file, struct tms_pool *pool, struct tms_error *err);
+tms_status tms_stats_layer_end(struct tms_stats_layer *file, struct tms_error *err);
+void tms_stats_layer_free(struct tms_stats_layer *file); /* without an end nothing is left; NULL is allowed */
 /* Joins files of layers, 0 … n - 1 of "DIR/layer-00000.safetensors", and the JSON into one file. */
 tms_status tms_stats_join(const char *path, const char *dir, uint64_t n, const json_t *about, struct tms_error *err);
 /* "DIR/layer-00007.safetensors"; to be freed, NULL if memory is short. */

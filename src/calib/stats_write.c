@@ -49,23 +49,19 @@ static tms_status examine(const struct tms_hessian *hessian, int64_t *dead, doub
     return status;
 }
 
-static tms_status examine_layer(struct findings *f, const struct tms_layer_inputs *inputs, struct tms_pool *pool,
-                                struct tms_error *err)
+static tms_status make_findings(struct findings *f, const struct tms_layer_inputs *inputs, struct tms_error *err)
 {
-    tms_status status = TMS_OK;
-    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN && status == TMS_OK; i++) {
+    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
         const struct tms_input *in = &inputs->of[i];
         if (!in->hessians) continue;
         f->dead[i] = tms_calloc(in->parts, sizeof *f->dead[i]);
         f->damp[i] = tms_calloc(in->parts, sizeof *f->damp[i]);
         if (!f->dead[i] || !f->damp[i]) return tms_fail_memory(err, in->parts * 16);
-        for (size_t k = 0; k < in->parts && status == TMS_OK; k++)
-            if (in->hessians[k]) status = examine(in->hessians[k], &f->dead[i][k], &f->damp[i][k], pool, err);
     }
-    return status;
+    return TMS_OK;
 }
 
-struct layer_file {
+struct tms_stats_layer {
     const struct tms_layer_inputs *inputs;
     bool keep_hessians;
     struct findings findings;
@@ -75,7 +71,8 @@ struct layer_file {
     struct tms_output *output;
 };
 
-static tms_status plan_layer(struct layer_file *f, const struct tms_net *net, uint64_t layer, struct tms_error *err)
+static tms_status plan_layer(struct tms_stats_layer *f, const struct tms_net *net, uint64_t layer,
+                             struct tms_error *err)
 {
     for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
         const struct tms_input *in = &f->inputs->of[i];
@@ -118,41 +115,76 @@ static tms_status write_hessian(struct tms_output *output, const struct tms_hess
     return status;
 }
 
-static tms_status write_tensor(struct layer_file *f, const struct tms_st_plan_tensor *t, struct tms_error *err)
+tms_status tms_stats_layer_begin(struct tms_stats_layer **out, const char *path, const struct tms_net *net,
+                                 uint64_t layer, const struct tms_layer_inputs *inputs, bool keep_hessians,
+                                 struct tms_error *err)
 {
-    size_t i = t->tag / KINDS;
-    const struct tms_input *in = &f->inputs->of[i];
-    tms_status status = TMS_OK;
-    if (t->tag % KINDS != HESSIAN)
-        return tms_output_write(f->output, values_of(in, &f->findings, i, (int)(t->tag % KINDS)), t->bytes, t->offset,
-                                err);
-    for (size_t k = 0; k < in->parts && status == TMS_OK; k++) /* those of parts without tokens stay zero */
-        if (in->hessians[k])
-            status = write_hessian(f->output, in->hessians[k], t->offset + k * (t->bytes / in->parts), err);
+    struct tms_stats_layer *f = tms_calloc(1, sizeof *f);
+    struct tms_buf header = {0};
+    uint64_t size = 0;
+    if (!f) return tms_fail_memory(err, sizeof *f);
+    f->inputs = inputs;
+    f->keep_hessians = keep_hessians;
+    tms_status status = make_findings(&f->findings, inputs, err);
+    if (status == TMS_OK) status = plan_layer(f, net, layer, err);
+    if (status == TMS_OK) status = tms_st_layout(f->plan, f->n, 0, &header, &size, err);
+    if (status == TMS_OK) status = tms_output_create(&f->output, path, size, err);
+    if (status == TMS_OK) status = tms_output_write(f->output, header.data, header.n, 0, err);
+    tms_buf_free(&header);
+    if (status == TMS_OK)
+        *out = f;
+    else
+        tms_stats_layer_free(f);
     return status;
 }
 
-tms_status tms_stats_write_layer(const char *path, const struct tms_net *net, uint64_t layer,
-                                 const struct tms_layer_inputs *inputs, bool keep_hessians, struct tms_pool *pool,
-                                 struct tms_error *err)
+/* Where the Hessians of an input go; NULL: they are not kept. */
+static const struct tms_st_plan_tensor *place_of(const struct tms_stats_layer *f, size_t i)
 {
-    struct layer_file f = {.inputs = inputs, .keep_hessians = keep_hessians};
-    struct tms_buf header = {0};
-    uint64_t size = 0;
-    tms_status status = examine_layer(&f.findings, inputs, pool, err);
-    if (status == TMS_OK) status = plan_layer(&f, net, layer, err);
-    if (status == TMS_OK) status = tms_st_layout(f.plan, f.n, 0, &header, &size, err);
-    if (status == TMS_OK) status = tms_output_create(&f.output, path, size, err);
-    if (status == TMS_OK) status = tms_output_write(f.output, header.data, header.n, 0, err);
-    for (size_t i = 0; i < f.n && status == TMS_OK; i++) status = write_tensor(&f, &f.plan[i], err);
-    if (status == TMS_OK)
-        status = tms_output_commit(f.output, err);
-    else
-        tms_output_discard(f.output);
-    drop_findings(&f.findings);
-    tms_buf_free(&header);
-    tms_arena_free(&f.arena);
+    for (size_t k = 0; k < f->n; k++)
+        if (f->plan[k].tag == i * KINDS + HESSIAN) return &f->plan[k];
+    return NULL;
+}
+
+tms_status tms_stats_layer_hessians(struct tms_stats_layer *f, struct tms_pool *pool, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    for (size_t i = 0; i <= TMS_LINEAR_EXPERT_DOWN; i++) {
+        const struct tms_input *in = &f->inputs->of[i];
+        const struct tms_st_plan_tensor *t = place_of(f, i);
+        for (size_t k = 0; in->hessians && k < in->parts && status == TMS_OK; k++) {
+            if (!in->hessians[k]) continue;
+            status = examine(in->hessians[k], &f->findings.dead[i][k], &f->findings.damp[i][k], pool, err);
+            if (status == TMS_OK && t)
+                status = write_hessian(f->output, in->hessians[k], t->offset + k * (t->bytes / in->parts), err);
+        }
+    }
     return status;
+}
+
+tms_status tms_stats_layer_end(struct tms_stats_layer *f, struct tms_error *err)
+{
+    tms_status status = TMS_OK;
+    for (size_t k = 0; k < f->n && status == TMS_OK; k++) {
+        const struct tms_st_plan_tensor *t = &f->plan[k];
+        const size_t i = t->tag / KINDS;
+        if (t->tag % KINDS == HESSIAN) continue; /* those of parts without tokens stay zero */
+        status = tms_output_write(f->output, values_of(&f->inputs->of[i], &f->findings, i, (int)(t->tag % KINDS)),
+                                  t->bytes, t->offset, err);
+    }
+    if (status != TMS_OK) return status;
+    status = tms_output_commit(f->output, err);
+    f->output = NULL;
+    return status;
+}
+
+void tms_stats_layer_free(struct tms_stats_layer *f)
+{
+    if (!f) return;
+    tms_output_discard(f->output);
+    drop_findings(&f->findings);
+    tms_arena_free(&f->arena);
+    free(f);
 }
 
 char *tms_stats_layer_path(const char *dir, uint64_t layer)

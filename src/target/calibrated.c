@@ -19,6 +19,7 @@ struct run {
     struct tms_target *t;
     const struct tms_quantize_options *options;
     const struct tms_stats *stats; /* NULL: the model is walked */
+    size_t experts_at_once;        /* whose Hessians are in memory */
     struct tms_net *net;
     struct tms_net_info info;
     struct tms_layers layers;
@@ -172,45 +173,53 @@ static bool load_report(struct run *r, uint64_t layer)
     return there;
 }
 
-/* What its matrices see, as things are, and their codes. */
-static tms_status measure_and_make(struct run *r, uint64_t layer, enum tms_stage stage, struct tms_error *err)
+/* Matrices of a stage: what they see, as things are, and then their codes. Where the Hessians of all experts together
+ * are too large it is done for some experts after others, and then for what is of no expert: no expert changes what
+ * another one sees, nor what the layer's other matrices see. */
+static tms_status make_stage(struct run *r, uint64_t layer, enum tms_stage stage, struct tms_error *err)
 {
-    r->codes.stage = stage;
-    r->codes.measures = true;
-    tms_status status = tms_layers_run(&r->layers, layer, false, err);
-    r->codes.measures = false;
-    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
-    tms_layer_codes_drop_hessians(&r->codes);
+    struct tms_layer_codes *c = &r->codes;
+    const bool experts = tms_layer_codes_has_stage(c, layer, stage, true);
+    const size_t n = experts ? c->n_experts : 1, step = experts ? r->experts_at_once : 1;
+    tms_status status = TMS_OK;
+    c->stage = stage;
+    for (size_t first = 0; first < n && status == TMS_OK; first += step) {
+        c->first_expert = first;
+        c->end_expert = first + step;
+        c->others = first + step >= n;
+        if (r->stats) {
+            status = tms_layer_codes_load(c, r->stats, layer, err);
+        } else {
+            c->measures = true;
+            status = tms_layers_run(&r->layers, layer, false, err);
+            c->measures = false;
+        }
+        if (status == TMS_OK) status = tms_layer_codes_make(c, layer, err);
+        tms_layer_codes_drop_hessians(c);
+    }
     return status;
 }
 
-static tms_status walk_layer(struct run *r, uint64_t layer, struct tms_error *err)
+static tms_status make_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
     tms_status status = TMS_OK;
-    if (!r->options->sequential) status = measure_and_make(r, layer, TMS_STAGE_ALL, err);
-    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
-        if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage))
-            status = measure_and_make(r, layer, (enum tms_stage)stage, err);
-    if (status == TMS_OK) status = save_report(r, layer, err);
-    return status == TMS_OK && layer < r->info.n_layers ? tms_layers_run(&r->layers, layer, true, err) : status;
-}
-
-static tms_status take_layer(struct run *r, uint64_t layer, struct tms_error *err)
-{
     tell(r, layer, 0);
     if (tms_cancelled())
         return tms_fail(err, TMS_ECANCELLED, "interrupted; the same command goes on with layer %llu of %llu",
                         (unsigned long long)layer, (unsigned long long)r->info.n_layers);
-    r->codes.stage = TMS_STAGE_ALL;
-    tms_status status = tms_layer_codes_load(&r->codes, r->stats, layer, err);
-    if (status == TMS_OK) status = tms_layer_codes_make(&r->codes, layer, err);
-    return status == TMS_OK ? save_report(r, layer, err) : status;
+    if (!r->options->sequential) status = make_stage(r, layer, TMS_STAGE_ALL, err);
+    for (int stage = 0; r->options->sequential && stage < TMS_STAGES && status == TMS_OK; stage++)
+        if (tms_layer_codes_has_stage(&r->codes, layer, (enum tms_stage)stage, false))
+            status = make_stage(r, layer, (enum tms_stage)stage, err);
+    if (status == TMS_OK) status = save_report(r, layer, err);
+    const bool flows_on = !r->stats && layer < r->info.n_layers;
+    return status == TMS_OK && flows_on ? tms_layers_run(&r->layers, layer, true, err) : status;
 }
 
 static tms_status run_layer(struct run *r, uint64_t layer, struct tms_error *err)
 {
     tms_status status = tms_net_hold(r->net, layer, 1, err);
-    if (status == TMS_OK) status = r->stats ? take_layer(r, layer, err) : walk_layer(r, layer, err);
+    if (status == TMS_OK) status = make_layer(r, layer, err);
     if (status == TMS_OK && layer > 0 && !r->stats) tms_layers_forget(&r->layers, layer);
     (void)tms_net_hold(r->net, layer, 0, err); /* the net forgets the codes before they are freed */
     tms_layer_codes_drop(&r->codes);
@@ -227,7 +236,8 @@ static uint64_t bytes_of_layer(const struct run *r)
         struct tms_net_matrix m;
         uint64_t hessians = 0, largest = 0, width = 0, codes = 0;
         for (size_t at = 0; tms_net_matrix(r->net, l, &at, &m);) {
-            if (tms_input_owner(m.linear) == m.linear) hessians += m.cols * m.cols * 4 + m.cols * 2112;
+            if (tms_input_owner(m.linear) == m.linear && m.expert < (int)r->experts_at_once)
+                hessians += m.cols * m.cols * 4 + m.cols * 2112;
             if (m.rows * m.cols > largest) largest = m.rows * m.cols;
             if (m.cols > width) width = m.cols;
             codes += m.rows * m.cols * (r->t->spec.dialect == TMS_DIALECT_GGUF ? 1 : 6); /* or a byte and a bit */
@@ -341,29 +351,52 @@ static void tell_report(const struct run *r)
     if (report->n_raised) warn(r, &line);
 }
 
-/* The walk over the text; or, with statistics, no more than the memory that layer after layer needs. */
+/* With statistics: no more than the memory that layer after layer needs. */
+static tms_status plan_memory(const struct run *r, struct tms_error *err)
+{
+    uint64_t largest = 0;
+    for (uint64_t i = 0; i <= r->info.n_layers; i++)
+        if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
+    tms_give_memory_back();
+    uint64_t needed = tms_resident_bytes() + largest + bytes_of_layer(r);
+    if (!r->options->ram || needed <= r->options->ram) return TMS_OK;
+    return tms_fail(err, TMS_EINPUT, "%s: a limit of %.1f MB of memory is too low; the least is %llu MB",
+                    r->t->source->path, (double)r->options->ram / 1e6,
+                    (unsigned long long)((needed + 999999) / 1000000));
+}
+
+/* Experts can be taken one after the other, where scales need not see all of them and no codes of a grid wait for a
+ * whole stack of them. */
+static bool experts_can_wait(const struct run *r)
+{
+    struct tms_net_matrix m;
+    for (uint64_t layer = 0; layer < r->info.n_layers; layer++)
+        for (size_t at = 0; tms_net_matrix(r->net, layer, &at, &m);) {
+            const struct tms_route *route = m.expert >= 0 ? tms_layer_codes_route(&r->codes, m.tensor) : NULL;
+            if (route && route->kind == TMS_ROUTE_GRID && m.tensor->n_weights != m.rows * m.cols) return false;
+        }
+    return r->codes.folds == TMS_FOLDS_NONE;
+}
+
+/* The walk over the text, if there is one, within the limit of memory. */
 static tms_status open_walk(struct run *r, const struct tms_samples *samples, struct tms_error *err)
 {
-    uint64_t more = bytes_of_layer(r), largest = 0;
+    const size_t least = experts_can_wait(r) ? 1 : r->codes.n_experts;
+    tms_status status;
     r->layers = (struct tms_layers){.model = r->t->source->path,
                                     .work = r->work,
                                     .net = r->net,
                                     .samples = samples,
                                     .ram = r->options->ram,
-                                    .more = more,
                                     .tap = tms_layer_codes_add,
                                     .tap_ctx = &r->codes,
                                     .progress = tell,
                                     .progress_ctx = r};
-    if (!r->stats) return tms_layers_open(&r->layers, err);
-    for (uint64_t i = 0; i <= r->info.n_layers; i++)
-        if (tms_net_layer_bytes(r->net, i) > largest) largest = tms_net_layer_bytes(r->net, i);
-    tms_give_memory_back();
-    uint64_t needed = tms_resident_bytes() + largest + more;
-    if (!r->options->ram || needed <= r->options->ram) return TMS_OK;
-    return tms_fail(err, TMS_EINPUT, "%s: a limit of %.1f MB of memory is too low; the least is %llu MB",
-                    r->t->source->path, (double)r->options->ram / 1e6,
-                    (unsigned long long)((needed + 999999) / 1000000));
+    for (r->experts_at_once = r->codes.n_experts;; r->experts_at_once = (r->experts_at_once + 1) / 2) {
+        r->layers.more = bytes_of_layer(r);
+        status = r->stats ? plan_memory(r, err) : tms_layers_open(&r->layers, err);
+        if (status != TMS_EINPUT || r->experts_at_once <= least) return status;
+    }
 }
 
 /* HQQ: no walk, and nothing to go on from. */
@@ -390,8 +423,8 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
     const struct method *method = method_named(options->method);
     struct run r = {.t = t, .options = options, .stats = stats, .work = work_path(t)};
     char *about = NULL;
-    bool same = false;
-    uint64_t first = 0;
+    bool same = false, fresh = false;
+    uint64_t first = 0, at = 0;
     tms_status status = r.work ? tms_net_open(&r.net, t->source, pool, &bounded, err) : tms_fail_memory(err, 256);
     if (status == TMS_OK) {
         tms_net_describe(r.net, &r.info);
@@ -406,12 +439,15 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                            .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);
+        fresh = status == TMS_OK && !same;
     }
     if (status == TMS_OK) status = open_walk(&r, samples, err);
     if (status == TMS_OK && same) first = find_finished(&r);
     for (uint64_t i = 0; i < first && status == TMS_OK && r.codes.folds != TMS_FOLDS_NONE; i++)
         status = tms_layer_folds_load(&r.codes, i, err);
-    for (uint64_t i = first; i <= r.info.n_layers && status == TMS_OK; i++) status = run_layer(&r, i, err);
+    for (at = first; at <= r.info.n_layers && status == TMS_OK; at += status == TMS_OK) status = run_layer(&r, at, err);
+    /* what failed before its first layer was done has nothing to go on with */
+    if (status != TMS_OK && fresh && at == 0) tms_work_remove(r.work);
     if (status == TMS_OK) status = set_made(&r, err);
     if (status == TMS_OK) tell_report(&r);
     tms_layers_close(&r.layers);

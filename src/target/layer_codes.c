@@ -14,13 +14,16 @@
 #include "target/grid_route.h"
 #include "target/layer_folds.h"
 
-/* Damping: shares of each entry of the Hessian's diagonal, of its median (tms_hessian_shrink), and of its mean, the
- * last only for what rounding errors might make of the factor. Without the median gptq:4:g64 of SmolLM2 lost a quarter
- * more, and scales before feedback did harm. */
-#define SHRINK 0.01
+/* Of each entry of the Hessian's diagonal (tms_hessian_shrink). SmolLM2-135M, 64k tokens, KL divergence for 0.1, 0.3,
+ * 1: Q4_K_M 0.0653, 0.0622, 0.0656; Q2_K 0.826, 0.772, 0.711; Q3_K_M for 0.3, 1: 0.232, 0.227. The coarser the codes,
+ * the less a later layer's input is what the Hessian was measured with. */
+#define SHRINK        0.3
+#define SHRINK_COARSE 1.0 /* below 4 bits */
+/* And of its median, with scales before feedback: without it channels with small inputs leave the range of their grid
+ * (pebble, gptq:3:g128 by awq+gptq: 0.0940, 0.0609). */
 #define MEDIAN 0.2
-#define DAMP   1e-5
-#define SWEEPS 3 /* of flips behind the feedback; more find next to nothing */
+#define DAMP   1e-5 /* of its mean: only for what rounding errors might make of the factor */
+#define SWEEPS 3    /* of flips behind the feedback; more find next to nothing */
 
 /* ---- stages ---- */
 
@@ -41,16 +44,17 @@ static enum tms_stage stage_of(enum tms_linear linear)
     }
 }
 
-static bool is_at_work(const struct tms_layer_codes *c, enum tms_linear linear)
+static bool is_at_work(const struct tms_layer_codes *c, enum tms_linear linear, int expert)
 {
-    return c->stage == TMS_STAGE_ALL || stage_of(linear) == c->stage;
+    if (c->stage != TMS_STAGE_ALL && stage_of(linear) != c->stage) return false;
+    return expert < 0 ? c->others : (size_t)expert >= c->first_expert && (size_t)expert < c->end_expert;
 }
 
-bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage)
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage, bool experts)
 {
     struct tms_net_matrix m;
     for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);)
-        if (stage_of(m.linear) == stage) return true;
+        if ((stage == TMS_STAGE_ALL || stage_of(m.linear) == stage) && (m.expert >= 0 || !experts)) return true;
     return false;
 }
 
@@ -92,7 +96,8 @@ tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_
 {
     struct tms_layer_codes *c = ctx;
     size_t part = tap->expert >= 0 ? (size_t)tap->expert : 0;
-    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0 || !is_at_work(c, tap->linear))
+    if (!c->measures || tms_input_owner(tap->linear) != tap->linear || tap->n == 0 ||
+        !is_at_work(c, tap->linear, tap->expert))
         return TMS_OK;
     tms_status status = make_parts(c, tap->linear, tap->expert >= 0, err);
     if (status != TMS_OK) return status;
@@ -116,6 +121,7 @@ tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stat
         const enum tms_linear owner = tms_input_owner(m.linear);
         const size_t part = m.expert >= 0 ? (size_t)m.expert : 0;
         char name[192];
+        if (!is_at_work(c, m.linear, m.expert)) continue;
         status = make_parts(c, owner, m.expert >= 0, err);
         if (status != TMS_OK || c->hessians[owner][part]) continue;
         if (!tms_net_linear_name(c->net, layer, m.linear, true, name, sizeof name)) continue;
@@ -201,8 +207,8 @@ static void turn_rows(const struct tms_turn *turn, const uint8_t *from, uint8_t 
 
 static tms_status save_codes(struct tms_layer_codes *c, const struct tms_route *route, struct tms_error *err)
 {
-    const struct tms_tensor *made = &c->made[c->n_made - 1];
-    const uint8_t *codes = c->chosen ? c->chosen : c->codes[c->n_made - 1];
+    const struct tms_tensor *made = &c->made[c->at_work];
+    const uint8_t *codes = c->chosen ? c->chosen : c->codes[c->at_work];
     const uint64_t bytes = c->chosen ? c->n_chosen : made->bytes;
     struct tms_output *output = NULL;
     char *path = tms_layer_codes_path(c, route);
@@ -226,12 +232,15 @@ static tms_status save_codes(struct tms_layer_codes *c, const struct tms_route *
     return status;
 }
 
-/* Room for the codes of a stored tensor, all of its parts. Of grids the net gets the values, and the file the codes. */
+/* Room for the codes of a stored tensor, all of its parts; for other experts of a stack it is there already. Of grids
+ * the net gets the values, and the file the codes. */
 static tms_status make_room(struct tms_layer_codes *c, const struct tms_tensor *tensor, const struct tms_net_matrix *m,
                             const struct tms_route *route, struct tms_error *err)
 {
     const bool grid = route && route->kind == TMS_ROUTE_GRID;
     const struct tms_codec *codec = grid || !route ? tms_codec(TMS_F32) : route->codec;
+    for (c->at_work = 0; c->at_work < c->n_made; c->at_work++)
+        if (c->made[c->at_work].name == tensor->name) return TMS_OK;
     if (grid) {
         const struct tms_grid *g = &route->grid->grid;
         c->n_chosen = g->rows * (g->cols + 5 * tms_grid_groups(g));
@@ -277,6 +286,20 @@ uint64_t tms_layer_codes_part_rows(const struct tms_net_matrix *m)
     return m->expert >= 0 ? m->rows : m->tensor->n_weights / m->cols;
 }
 
+/* By the coarsest codes of the target. */
+static double shrink_of(const struct tms_target *t)
+{
+    double least = 32;
+    for (size_t i = 0; i < t->n_routes; i++) {
+        const struct tms_route *route = &t->routes[i];
+        const double bits = route->kind == TMS_ROUTE_GRID ? (double)route->grid->grid.bits
+                            : route->codec                ? 8.0 * route->codec->block_bytes / route->codec->block_elems
+                                                          : 32;
+        if (bits < least) least = bits;
+    }
+    return least < 4 ? SHRINK_COARSE : SHRINK;
+}
+
 /* What error feedback needs of a Hessian: c->prepared with options of a grid, else c->factor. All matrices of a target
  * have the same options but for the grid's size in columns, which goes with the Hessian. */
 static tms_status prepare(struct tms_layer_codes *c, const char *name, struct tms_hessian *hessian,
@@ -287,7 +310,7 @@ static tms_status prepare(struct tms_layer_codes *c, const char *name, struct tm
     tms_layer_codes_changed(c);
     tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
     if (status != TMS_OK) return status;
-    status = tms_hessian_shrink(hessian, SHRINK, MEDIAN, err);
+    status = tms_hessian_shrink(hessian, shrink_of(c->t), c->folds != TMS_FOLDS_NONE ? MEDIAN : 0, err);
     if (status != TMS_OK) return status;
     status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
                   : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
@@ -464,8 +487,8 @@ static void round_plainly(const struct tms_layer_codes *c, const struct tms_tens
 static tms_status make_matrix(struct tms_layer_codes *c, uint64_t layer, size_t at, const struct tms_net_matrix *m,
                               const struct tms_route *route, const struct tms_fold *fold, struct tms_error *err)
 {
-    const struct tms_tensor *made = &c->made[c->n_made - 1];
-    uint8_t *codes = c->codes[c->n_made - 1] + tms_codec_bytes(tms_codec(made->type), m->first_row * m->cols);
+    const struct tms_tensor *made = &c->made[c->at_work];
+    uint8_t *codes = c->codes[c->at_work] + tms_codec_bytes(tms_codec(made->type), m->first_row * m->cols);
     const uint64_t n = m->rows * m->cols;
     tms_status status = TMS_OK;
     float *w = tms_calloc(m->rows, m->cols * sizeof *w);
@@ -496,7 +519,7 @@ tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struc
     for (size_t at = 0; tms_net_matrix(c->net, layer, &at, &m);) n++;
     if (!tms_grow(&c->made, &c->cap_made, n, sizeof *c->made)) return tms_fail_memory(err, n * sizeof *c->made);
     for (size_t at = 0; status == TMS_OK && tms_net_matrix(c->net, layer, &at, &m);) {
-        if (!is_at_work(c, m.linear)) continue;
+        if (!is_at_work(c, m.linear, m.expert)) continue;
         if (m.tensor != tensor) { /* the one before is complete */
             if (route) status = save_codes(c, route, err);
             tensor = m.tensor;

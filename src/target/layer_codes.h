@@ -38,12 +38,14 @@ struct tms_layer_codes {
     const char *work; /* the folder */
     size_t n_experts;
     size_t n_kv_heads;
-    bool feedback;                  /* else plain rounding, weighted by the inputs */
-    enum tms_folds folds;           /* before that */
-    bool measures;                  /* the tap adds up */
-    enum tms_stage stage;           /* what is measured and made */
-    struct tms_codes_report report; /* of all layers */
-    size_t n_folded, n_unfolded;    /* places in the model for scales (layer_folds.h): with them, and left out */
+    bool feedback;                   /* else plain rounding, weighted by the inputs */
+    enum tms_folds folds;            /* before that */
+    bool measures;                   /* the tap adds up */
+    enum tms_stage stage;            /* what is measured and made */
+    bool others;                     /* ... what is of no expert, */
+    size_t first_expert, end_expert; /* and of these experts */
+    struct tms_codes_report report;  /* of all layers */
+    size_t n_folded, n_unfolded;     /* places in the model for scales (layer_folds.h): with them, and left out */
     /* of the layer at work */
     struct tms_hessian **hessians[TMS_LINEAR_EXPERT_DOWN + 1]; /* [experts] or [1], of inputs' owners */
     float **largest[TMS_LINEAR_EXPERT_DOWN + 1];               /* likewise, for SmoothQuant: of |x| in each column */
@@ -51,22 +53,23 @@ struct tms_layer_codes {
     size_t n_folded_sources, cap_folded_sources;
     /* what the last matrix used of its Hessian: those of one input, which follow one another, share it */
     const struct tms_hessian *prepared_of;
-    struct tms_feedback_factor factor; /* for blocks */
-    struct tms_gptq_prepared prepared; /* for grids */
-    struct tms_tensor *made;           /* [n_made] */
-    uint8_t **codes;                   /* [n_made]: rows in the source's order */
-    size_t n_made, cap_made, cap_codes;
-    uint8_t *chosen; /* for grids: what grid_route.h reads, of the tensor at work */
+    struct tms_feedback_factor factor;           /* for blocks */
+    struct tms_gptq_prepared prepared;           /* for grids */
+    struct tms_tensor *made;                     /* [n_made] */
+    uint8_t **codes;                             /* [n_made]: rows in the source's order */
+    size_t n_made, cap_made, cap_codes, at_work; /* at_work: the tensor whose codes are being made */
+    uint8_t *chosen;                             /* for grids: what grid_route.h reads, of the tensor at work */
     uint64_t n_chosen;
 };
 
 /* A tap of the net (ctx: the struct): adds to the Hessians while `measures` is set. */
 tms_status tms_layer_codes_add(void *ctx, const struct tms_tap *tap, struct tms_error *err);
-/* All matrices of a held layer (of the stage): codes are made, kept in files, and take the weights' place in the net.
+/* All matrices of a held layer (of the stage and the experts at work): codes are made, kept in files, and take the
+ * weights' place in the net.
  */
 tms_status tms_layer_codes_make(struct tms_layer_codes *c, uint64_t layer, struct tms_error *err);
-/* True if the layer has matrices of the stage. */
-bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage);
+/* True if the layer has matrices of the stage (of experts). */
+bool tms_layer_codes_has_stage(const struct tms_layer_codes *c, uint64_t layer, enum tms_stage stage, bool experts);
 /* Instead of a walk: the Hessians of a layer out of statistics. */
 tms_status tms_layer_codes_load(struct tms_layer_codes *c, const struct tms_stats *stats, uint64_t layer,
                                 struct tms_error *err);

@@ -303,7 +303,8 @@ tms_status tms_open_imatrix(struct tms_imatrix **out, const struct tms_quantize_
                                      .n_include = options->n_include_weights,
                                      .exclude = options->exclude_weights,
                                      .n_exclude = options->n_exclude_weights,
-                                     .warn = options->warning,
+                                     /* of --stats the method tells itself what was rarely seen */
+                                     .warn = options->imatrix == options->stats ? NULL : options->warning,
                                      .warn_ctx = options->warning_ctx};
     struct tms_imatrix *imatrix = NULL;
     tms_status status = tms_imatrix_open(&imatrix, options->imatrix, &io, err);

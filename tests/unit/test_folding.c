@@ -224,9 +224,9 @@ static void scales_lose_less_than_none(void **state)
 {
     (void)state;
     if (!FAST) skip();
-    static const char *const cases[][3] = {{"q2_k", "gptq", "awq+gptq"}, {"awq:g128", "rtn", "awq"}};
+    static const char *const cases[][3] = {{"gptq:3:g128", "awq", "awq+gptq"}, {"awq:g128", "rtn", "awq"}};
     for (size_t i = 0; i < 2; i++) {
-        const char *out = scratch(i == 0 ? "scaled.gguf" : "scaled");
+        const char *out = scratch("scaled");
         double of[2];
         for (int k = 0; k < 2; k++) {
             struct tms_quantize_options o = {.method = cases[i][1 + k], .sample_length = 256, .n_threads = 2};
