@@ -158,17 +158,33 @@ tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool
     return TMS_OK;
 }
 
-void tms_hessian_shrink(struct tms_hessian *hessian, double share)
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+tms_status tms_hessian_shrink(struct tms_hessian *hessian, double share, double of_median, struct tms_error *err)
 {
     const size_t n = hessian->n, step = hessian->ld + 1;
+    size_t n_used = 0;
     double sum = 0;
-    if (hessian->shrunk) return;
-    hessian->shrunk = true;
-    for (size_t i = 0; i < n; i++) sum += (double)hessian->h[i * step];
+    if (hessian->shrunk) return TMS_OK;
+    float *used = tms_calloc(n, sizeof *used);
+    if (!used) return tms_fail_memory(err, n * sizeof *used);
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)hessian->h[i * step];
+        if (hessian->h[i * step] > 0) used[n_used++] = hessian->h[i * step];
+    }
+    qsort(used, n_used, sizeof *used, by_size);
+    const double more = n_used ? of_median * (double)used[n_used / 2] : 0;
     for (size_t i = 0; i < n; i++) {
         float *entry = &hessian->h[i * step];
-        *entry = (float)(*entry > 0 ? (double)*entry * (1 + share) : 1e-6 * sum / (double)n);
+        *entry = (float)(*entry > 0 ? (double)*entry * (1 + share) + more : 1e-6 * sum / (double)n);
     }
+    hessian->shrunk = true;
+    free(used);
+    return TMS_OK;
 }
 
 uint64_t tms_hessian_packed(size_t n)

@@ -38,10 +38,13 @@ tms_status tms_hessian_add(struct tms_hessian *hessian, const float *x, size_t l
 tms_status tms_hessian_finish(struct tms_hessian *hessian, struct tms_pool *pool, struct tms_error *err);
 
 /* Damping that knows no outliers, of a finished H and once only: each entry of the diagonal grows by `share` of itself,
- * so that all correlations between channels shrink by the same factor, as those estimated from few tokens should. What
- * is usually added, a share of the diagonal's mean, is nothing for the few channels that make the mean and too much for
- * all others. A channel that never had an input gets a millionth of the mean, so that its errors count for nothing. */
-void tms_hessian_shrink(struct tms_hessian *hessian, double share);
+ * so that all correlations between channels shrink by the same factor, as those estimated from few tokens should; and
+ * by a share of the median, or channels with small inputs would take all corrections and leave the range of their grid.
+ * What is usually added, a share of the diagonal's mean, is nothing for the few channels that make the mean and too
+ * much for all others. A channel that never had an input gets a millionth of the mean, so that its errors count for
+ * nothing.
+ */
+tms_status tms_hessian_shrink(struct tms_hessian *hessian, double share, double of_median, struct tms_error *err);
 
 /* Half stored: row i has entries 0 … i, n (n + 1) / 2 of them, exactly those of a finished H. */
 uint64_t tms_hessian_packed(size_t n);

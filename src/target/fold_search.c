@@ -89,13 +89,15 @@ static tms_status try_rows(void *ctx, size_t index, unsigned worker, struct tms_
     tms_status status = scaled ? TMS_OK : tms_fail_memory(err, 2 * (uint64_t)n_values * sizeof *scaled);
     (void)worker;
     if (status != TMS_OK) return status;
-    for (size_t i = 0; i < n_values; i++) scaled[i] = w[i] * t->scales[i % n];
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t c = 0; c < n; c++) scaled[r * n + c] = w[r * n + c] * t->scales[c];
     if (reader->route->kind == TMS_ROUTE_GRID && reader->cost)
         round_affine(reader->route->grid, scaled, n_rows, n, out);
     else /* blocks are at most as long as their values */
         status =
             tms_fold_round(reader->route, scaled, n_rows, n, t->importance, (uint8_t *)(scaled + n_values), out, err);
-    for (size_t i = 0; i < n_values && status == TMS_OK; i++) out[i] /= t->scales[i % n];
+    for (size_t r = 0; r < n_rows && status == TMS_OK; r++)
+        for (size_t c = 0; c < n; c++) out[r * n + c] /= t->scales[c];
     free(scaled);
     return status;
 }

@@ -213,11 +213,16 @@ static void shrinking_damps_each_channel_by_its_own_size_and_once(void **state)
     float entries[9] = {4, 1, 0, 1, 100, 0, 0, 0, 0};
     struct tms_hessian *h;
     assert_int_equal(tms_hessian_from(&h, entries, 3, &err), TMS_OK);
-    for (int i = 0; i < 2; i++) tms_hessian_shrink(h, 0.25);
+    for (int i = 0; i < 2; i++) assert_int_equal(tms_hessian_shrink(h, 0.25, 0, &err), TMS_OK);
     assert_true(h->h[0] == 5 && h->h[h->ld + 1] == 125);
     assert_true(h->h[1] == 1 && h->h[h->ld] == 1);
     const float unused = h->h[2 * h->ld + 2];
     assert_true(unused > 0 && unused < 1e-4F);
+    tms_hessian_free(h);
+    float more[9] = {2, 0, 0, 0, 8, 0, 0, 0, 400};
+    assert_int_equal(tms_hessian_from(&h, more, 3, &err), TMS_OK);
+    assert_int_equal(tms_hessian_shrink(h, 0.5, 0.25, &err), TMS_OK); /* the median is 8 */
+    assert_true(h->h[0] == 5 && h->h[h->ld + 1] == 14 && h->h[2 * h->ld + 2] == 602);
     tms_hessian_free(h);
 }
 
