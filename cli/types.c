@@ -77,7 +77,8 @@ int run_types(const struct command *self, int argc, char **argv)
         puts(
             "\nnf4 and fp4 take :b32 … :b4096 for another block size than 64 and :dq for double quantization, in any "
             "order.\ngptq takes :2 :3 :4 :8 bits, gptq, awq and wNa16 :g32 … :g4096 or :channel for another group than "
-            "128,\ngptq and wNa16 :asym for zero points, fp8 :tensor or :block for other scales than those of rows.\n");
+            "128,\ngptq and wNa16 :asym for zero points, gptq :act for groups in the order of activations, fp8 :tensor "
+            "or :block for other scales than those of rows.\n");
     json_t *tensors = print_tensor_types(!common.json);
     json_t *document = json_pack("{s:o, s:o}", "file_types", files, "tensor_types", tensors);
     if (common.json) return print_json(document);

@@ -4,7 +4,7 @@ _tamis()
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
     local types="f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q3_k_l q3_k_m q3_k_s q2_k q2_k_s iq4_nl iq4_xs iq3_m
         iq3_s iq3_xs iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s tq2_0 tq1_0 q2_0 q1_0 mxfp4_moe nvfp4 q5_1 q5_0 q4_1
-        q4_0 copy nf4 nf4:dq fp4 int8 gptq gptq:4:g128 gptq:4:g32 gptq:8:channel awq w4a16
+        q4_0 copy nf4 nf4:dq fp4 int8 gptq gptq:4:g128 gptq:4:g32 gptq:4:g128:act gptq:8:channel awq w4a16
         w4a16:asym w8a16 w8a8 fp8 fp8:tensor fp8:block nvfp4a16 mxfp4a16 hf:bf16 hf:f16
         hf:f32"
     local recipe="--imatrix --include-weights --exclude-weights --tensor-type --tensor-type-file --output-tensor-type

@@ -1,6 +1,7 @@
 /* Types for GPTQ, AWQ and compressed-tensors. See spec.h.
  *
- *   gptq[:2|3|4|8][:gN|:channel][:sym|:asym][:v1|:v2]    gptq:4:g128; zero points of asym are written as they are (v2)
+ *   gptq[:2|3|4|8][:gN|:channel][:sym|:asym][:v1|:v2][:act]   gptq:4:g128; zero points of asym are written as they are
+ *                                                        (v2)
  *   awq[:gN|:channel]                                    awq:g128, always 4 bits with zero points
  *   wNa16[:gN|:channel][:sym|:asym]                      N = 2 … 8; w4a16:g128
  *   w8a8, fp8[:channel|:tensor|:block], nvfp4a16, mxfp4a16 (or mxfp4)
@@ -51,6 +52,10 @@ static bool take(struct tms_grid_spec *g, const char *part, bool *version)
         *version = true;
         return true;
     }
+    if (g->scheme == TMS_SCHEME_GPTQ && strcasecmp(part, "act") == 0) {
+        g->act_order = true;
+        return true;
+    }
     if (g->scheme == TMS_SCHEME_FP8) {
         static const char *const names[] = {"channel", "tensor", "block"};
         for (int i = 0; i < 3; i++)
@@ -66,7 +71,7 @@ static const char *what_it_takes(enum tms_scheme scheme)
 {
     switch (scheme) {
     case TMS_SCHEME_GPTQ:
-        return ":2, :3, :4, :8 bits, :g32 … :g4096 in steps of 32 or :channel, :sym or :asym, :v1 or :v2";
+        return ":2, :3, :4, :8 bits, :g32 … :g4096 in steps of 32 or :channel, :sym or :asym, :v1 or :v2, :act";
     case TMS_SCHEME_AWQ: return ":g32 … :g4096 in steps of 32, or :channel";
     case TMS_SCHEME_WORDS: return ":g16 … :g4096 in steps of 16 or :channel, :sym or :asym";
     case TMS_SCHEME_FP8: return ":channel, :tensor or :block";
@@ -83,10 +88,11 @@ static void set_name(struct tms_spec *spec)
     if (g->group) snprintf(group, sizeof group, ":g%u", (unsigned)g->group);
     switch (g->scheme) {
     case TMS_SCHEME_GPTQ:
-        snprintf(spec->name, sizeof spec->name, "gptq:%u%s%s%s", g->bits, group, asym,
+        snprintf(spec->name, sizeof spec->name, "gptq:%u%s%s%s%s", g->bits, group, asym,
                  g->v1 == !g->asymmetric ? ""
                  : g->v1                 ? ":v1"
-                                         : ":v2");
+                                         : ":v2",
+                 g->act_order ? ":act" : "");
         break;
     case TMS_SCHEME_AWQ: snprintf(spec->name, sizeof spec->name, "awq%s", group); break;
     case TMS_SCHEME_WORDS: snprintf(spec->name, sizeof spec->name, "w%ua16%s%s", g->bits, group, asym); break;

@@ -26,7 +26,8 @@ struct tms_grid_spec {
     unsigned bits;
     uint64_t group; /* 0: the whole row */
     bool asymmetric;
-    bool v1; /* GPTQ: zero points less one */
+    bool v1;        /* GPTQ: zero points less one */
+    bool act_order; /* GPTQ: groups are made of columns in the order of their inputs' size (desc_act) */
     enum tms_fp8_scales fp8;
 };
 

@@ -94,6 +94,9 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
 
 tms_status tms_calibrated_fits(const struct tms_spec *spec, const char *name, struct tms_error *err)
 {
+    const struct method *method = method_named(name);
+    if (spec->dialect == TMS_DIALECT_GRID && spec->grid.act_order && !(method && method->feedback))
+        return tms_fail(err, TMS_EUSAGE, "%s: the order of columns is what --method gptq finds", spec->name);
     const bool integers = spec->dialect == TMS_DIALECT_GRID && spec->grid.scheme <= TMS_SCHEME_INT8;
     if (spec->dialect == TMS_DIALECT_GGUF || integers || !tms_method_reads_text(name)) return TMS_OK;
     return tms_fail(err, TMS_EUSAGE, "%s: method %s is for GGUF types and grids of integers: gptq, awq, w4a16, w8a8 …",
@@ -291,6 +294,21 @@ static uint64_t find_finished(struct run *r)
     return first;
 }
 
+/* The order of columns that an earlier run found is in the file alone. */
+static tms_status read_order(const struct tms_grid_route *grid, struct tms_error *err)
+{
+    struct tms_file file;
+    const uint64_t n = grid->grid.cols * sizeof *grid->order;
+    tms_status status = tms_file_open(&file, grid->made, err);
+    if (status != TMS_OK) return status;
+    status = tms_file_read(&file, grid->order, n, tms_layer_codes_grid_bytes(grid) - n, err);
+    for (uint64_t i = 0; i < grid->grid.cols && status == TMS_OK; i++)
+        if (grid->order[i] >= tms_grid_groups(&grid->grid))
+            status = tms_fail(err, TMS_EINPUT, "%s: is damaged; remove the folder", grid->made);
+    tms_file_close(&file);
+    return status;
+}
+
 static tms_status set_made(struct run *r, struct tms_error *err)
 {
     for (size_t i = 0; i < r->t->n_routes; i++) {
@@ -302,10 +320,15 @@ static tms_status set_made(struct run *r, struct tms_error *err)
                 free(path);
                 return tms_fail_memory(err, 256);
             }
-            if (r->t->routes[i].grid)
+            if (r->t->routes[i].grid) {
                 r->t->routes[i].grid->made = made;
-            else
-                r->t->routes[i].made = made;
+                tms_status status = r->t->routes[i].grid->order ? read_order(r->t->routes[i].grid, err) : TMS_OK;
+                if (status != TMS_OK) {
+                    free(path);
+                    return status;
+                }
+            }
+            if (!r->t->routes[i].grid) r->t->routes[i].made = made;
         }
         free(path);
     }

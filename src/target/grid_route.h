@@ -15,7 +15,8 @@ struct tms_grid_route {
     struct tms_grid grid;
     struct tms_rounding rounding;
     const char *made;             /* a file of what a method chose, or NULL: codes [rows][cols], scales (f32)
-                                   * [rows][groups], zero points [rows][groups] */
+                                   * [rows][groups], zero points [rows][groups], with `order` that (u32) [cols] */
+    uint32_t *order;              /* [cols]: the grid's group_of, which a method fills; NULL: in order */
     bool moves;                   /* codes, scales and zero points are the source's own */
     bool v1;                      /* GPTQ: zero points less one */
     size_t scales, zeros, global; /* indices of output tensors; TMS_NO_OUT: there are none */

@@ -273,6 +273,12 @@ static tms_status add(struct tms_linear_plan *p, const struct tms_restored_tenso
         grid->grid.group_of = source->grid.group_of;
         if (tms_grid_row_major(&grid->grid)) grid->scale_type = stored;
     }
+    if (spec->act_order && !move) {
+        grid->order = tms_arena_alloc(&t->arena, (size_t)grid->grid.cols * sizeof *grid->order);
+        if (!grid->order) return tms_fail_memory(p->err, grid->grid.cols * sizeof *grid->order);
+        for (uint64_t i = 0; i < grid->grid.cols; i++) grid->order[i] = (uint32_t)(i / grid->grid.group);
+        grid->grid.group_of = grid->order;
+    }
     if (grid->rounding.scales == TMS_SCALES_NVFP4) {
         grid->amax = shared_amax(p, from->name);
         if (!grid->amax) return tms_fail_memory(p->err, sizeof(float));

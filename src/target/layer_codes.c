@@ -232,6 +232,12 @@ static tms_status save_codes(struct tms_layer_codes *c, const struct tms_route *
     return status;
 }
 
+uint64_t tms_layer_codes_grid_bytes(const struct tms_grid_route *route)
+{
+    const struct tms_grid *g = &route->grid;
+    return g->rows * (g->cols + 5 * tms_grid_groups(g)) + (route->order ? g->cols * sizeof *route->order : 0);
+}
+
 /* Room for the codes of a stored tensor, all of its parts; for other experts of a stack it is there already. Of grids
  * the net gets the values, and the file the codes. */
 static tms_status make_room(struct tms_layer_codes *c, const struct tms_tensor *tensor, const struct tms_net_matrix *m,
@@ -242,8 +248,7 @@ static tms_status make_room(struct tms_layer_codes *c, const struct tms_tensor *
     for (c->at_work = 0; c->at_work < c->n_made; c->at_work++)
         if (c->made[c->at_work].name == tensor->name) return TMS_OK;
     if (grid) {
-        const struct tms_grid *g = &route->grid->grid;
-        c->n_chosen = g->rows * (g->cols + 5 * tms_grid_groups(g));
+        c->n_chosen = tms_layer_codes_grid_bytes(route->grid);
         c->chosen = tms_calloc(c->n_chosen, 1);
         if (!c->chosen) return tms_fail_memory(err, c->n_chosen);
     }
@@ -369,7 +374,7 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
         const struct tms_gptq_options o = {
             .affine = {.bits = g->bits, .symmetric = route->rounding.symmetric, .norm = 2},
             .group = (size_t)g->group,
-            .order = TMS_GPTQ_GROUP_AWARE,
+            .order = route->order ? TMS_GPTQ_ACT_ORDER : TMS_GPTQ_GROUP_AWARE,
             .fresh_groups = g->group % 128 == 0 || 128 % g->group == 0,
             .weighted_groups = true,
             .damp = DAMP};
@@ -381,6 +386,7 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
             memcpy(codes, result.codes, m->rows * m->cols);
             memcpy(zeros, result.zeros, m->rows * groups);
             memcpy(scales, result.scales, m->rows * groups * sizeof *scales);
+            if (route->order) memcpy(route->order, result.g_idx, m->cols * sizeof *route->order);
             c->report.n_seen++;
         }
         tms_gptq_free(&result);
@@ -394,6 +400,8 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
     if (status == TMS_OK) {
         struct tms_grid part = *g;
         part.rows = m->rows;
+        if (route->order)
+            memcpy(c->chosen + g->rows * (g->cols + 5 * groups), route->order, g->cols * sizeof *route->order);
         memcpy(c->chosen + g->rows * g->cols + first * groups * sizeof *scales, scales,
                m->rows * groups * sizeof *scales);
         tms_grid_apply(&part, scales, g->has_zeros ? zeros : NULL, 0, m->rows, 0, g->cols, codes, (size_t)g->cols,

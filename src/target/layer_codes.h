@@ -80,6 +80,10 @@ void tms_layer_codes_drop(struct tms_layer_codes *c);
 /* Where a route's codes lie; freed by the caller. NULL: memory is short. */
 char *tms_layer_codes_path(const struct tms_layer_codes *c, const struct tms_route *route);
 
+/* Bytes of that file for a grid (grid_route.h). */
+struct tms_grid_route;
+uint64_t tms_layer_codes_grid_bytes(const struct tms_grid_route *route);
+
 /* The route that a stored matrix takes, if its codes are made here; else NULL. */
 struct tms_route *tms_layer_codes_route(const struct tms_layer_codes *c, const struct tms_tensor *tensor);
 /* Of a matrix's inputs, or NULL if too few tokens reached it; not finished, perhaps. */

@@ -381,7 +381,7 @@ static tms_status write_model(const char *model, const char *out, const struct t
         struct tms_spec spec = {0};
         if (!(converter && strcasecmp(options->types[i], "auto") == 0))
             status = tms_spec_parse(&spec, options->types[i], err);
-        if (status == TMS_OK && o.calibrated) status = tms_calibrated_fits(&spec, options->method, err);
+        if (status == TMS_OK) status = tms_calibrated_fits(&spec, options->method, err);
     }
     if (status == TMS_OK) status = tms_source_open(&o.source, model, NULL, NULL, err);
     if (status == TMS_OK && o.source->kind == TMS_SOURCE_CONFIG)

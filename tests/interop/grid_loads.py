@@ -30,7 +30,7 @@ transformers_logging.set_verbosity_error()
 
 MODELS = ["pebble"]
 TYPES = ["w4a16:g32", "w4a16:g128", "w3a16:g64", "w8a16:channel", "w4a16:g32:asym", "w8a8", "fp8", "fp8:tensor", "fp8:block",
-         "nvfp4a16", "mxfp4a16", "gptq:4:g32", "gptq:4:g128:asym", "gptq:2:g64", "gptq:3:g64:asym", "gptq:8:channel", "awq:g32", "awq:g128"]
+         "nvfp4a16", "mxfp4a16", "gptq:4:g32", "gptq:4:g128:asym", "gptq:2:g64", "gptq:3:g64:asym", "gptq:8:channel", "gptq:4:g64:act", "awq:g32", "awq:g128"]
 
 
 class Absent(Exception):
@@ -135,7 +135,8 @@ def check(context: Context, table: Table, model: str, kind: str) -> None:
     folder = context.model(model)
     stem = f"{folder.name}.{kind.replace(':', '-')}"
     out, back = context.work / stem, context.work / f"{stem}.plain"
-    context.tamis("quantize", folder, "--to", kind, "-o", out, "--force")
+    ordered = ("--method", "gptq", "--data", folder / "calib.txt", "--samples", 8) if kind.endswith(":act") else ()
+    context.tamis("quantize", folder, "--to", kind, "-o", out, "--force", *ordered)
     for reader, plain_type, compare in ways(kind):
         context.tamis("quantize", out, "--to", plain_type, "-o", back, "--force")
         said = ""

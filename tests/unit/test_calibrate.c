@@ -468,13 +468,13 @@ static void feedback_loses_less_than_rounding(void **state)
 static void grids_lose_less_with_feedback_and_the_same_for_all_threads(void **state)
 {
     (void)state;
-    const char *const types[] = {"gptq:4:g128", "w4a16:asym"};
+    const char *const types[] = {"gptq:4:g128", "w4a16:asym", "gptq:3:g64:act"};
     struct tms_quantize_options gptq = {
         .method = "gptq", .data = calib_text(TEXT), .sample_length = 256, .force = true};
-    for (size_t i = 0; i < FEW; i++) {
+    for (size_t i = 0; i < (FEW > 1 ? 3 : 1); i++) {
         char one[1100], three[1100];
         const struct tms_quantize_options plain = {.force = true};
-        quantize(pebble(), types[i], scratch("rtn"), &plain);
+        quantize(pebble(), i < 2 ? types[i] : "gptq:3:g64", scratch("rtn"), &plain);
         gptq.n_threads = 1;
         quantize(pebble(), types[i], scratch("one"), &gptq);
         gptq.n_threads = 3;
