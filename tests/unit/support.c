@@ -150,3 +150,13 @@ void fill_strange(float *x, size_t n, int kind, uint64_t *seed)
         x[i] = isfinite(v) ? v : 1;
     }
 }
+
+void assert_same_files(const char *got, const char *want)
+{
+    size_t n, m;
+    uint8_t *a = read_whole(got, &n), *b = read_whole(want, &m);
+    assert_int_equal(n, m);
+    assert_same_bytes(a, b, n, want);
+    free(a);
+    free(b);
+}

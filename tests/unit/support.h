@@ -26,6 +26,8 @@ const char *scratch(const char *name);
 
 /* Whole file; fails the test if it cannot be read. Free with free. */
 uint8_t *read_whole(const char *path, size_t *n);
+/* Their bytes are equal; `want` names what differs. */
+void assert_same_files(const char *got, const char *want);
 void write_whole(const char *path, const void *bytes, size_t n);
 
 /* Lower-case hex of the SHA-256. */

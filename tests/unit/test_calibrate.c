@@ -45,16 +45,6 @@ static struct tms_calibrate_result calibrate(const char *model, const char *path
     return r;
 }
 
-static void assert_same_files(const char *a, const char *b)
-{
-    size_t n, m;
-    uint8_t *x = read_whole(a, &n), *y = read_whole(b, &m);
-    assert_int_equal(n, m);
-    assert_same_bytes(x, y, n, b);
-    free(x);
-    free(y);
-}
-
 /* ---- statistics ---- */
 
 static void statistics_do_not_depend_on_threads_or_memory(void **state)

@@ -52,16 +52,6 @@ static double divergence(const char *model, const char *base, size_t context, si
     return r.kl.mean.value;
 }
 
-static void assert_same_files(const char *a, const char *b)
-{
-    size_t n, m;
-    uint8_t *x = read_whole(a, &n), *y = read_whole(b, &m);
-    assert_int_equal(n, m);
-    assert_same_bytes(x, y, n, b);
-    free(x);
-    free(y);
-}
-
 /* ---- the fold of a tensor ---- */
 
 static void folds_divide_rows_and_multiply_columns_of_each_part(void **state)

@@ -43,16 +43,6 @@ static tms_status fail_one(const char *from, const char *to, const char *type, c
     return tms_quantize(from, to, &options, &results, NULL, NULL, err);
 }
 
-static void expect_same_file(const char *a, const char *b)
-{
-    size_t n, m;
-    uint8_t *x = read_whole(a, &n), *y = read_whole(b, &m);
-    assert_int_equal(n, m);
-    assert_same_bytes(x, y, n, a);
-    free(x);
-    free(y);
-}
-
 static void several_targets_from_one_read_equal_each_alone(void **state)
 {
     (void)state;
@@ -69,7 +59,7 @@ static void several_targets_from_one_read_equal_each_alone(void **state)
             strcat(a, "/model.safetensors");
             strcat(b, "/model.safetensors");
         }
-        expect_same_file(a, b);
+        assert_same_files(a, b);
         char remove[1400];
         snprintf(remove, sizeof remove, "rm -rf '%s'", scratch("alone"));
         assert_int_equal(system(remove), 0);
@@ -93,10 +83,10 @@ static void bytes_do_not_depend_on_the_number_of_threads(void **state)
     assert_true(errors[0] == errors[1]); /* to the last bit */
     snprintf(a, sizeof a, "%s/pebble-q4_k_m.gguf", dirs[0]);
     snprintf(b, sizeof b, "%s/pebble-q4_k_m.gguf", dirs[1]);
-    expect_same_file(a, b);
+    assert_same_files(a, b);
     snprintf(a, sizeof a, "%s/pebble-nf4-dq/model.safetensors", dirs[0]);
     snprintf(b, sizeof b, "%s/pebble-nf4-dq/model.safetensors", dirs[1]);
-    expect_same_file(a, b);
+    assert_same_files(a, b);
 }
 
 static void gguf_source_gives_the_data_that_the_folder_gives(void **state)
@@ -187,7 +177,7 @@ static void quantized_gguf_needs_leave_to_be_quantized_again(void **state)
     run_one(first, scratch("second.gguf"), "q4_0", &allow);
     run_one(first, scratch("wide.gguf"), "f16", NULL); /* widening needs no leave */
     run_one(first, scratch("copy.gguf"), "copy", NULL);
-    expect_same_file(first, scratch("copy.gguf"));
+    assert_same_files(first, scratch("copy.gguf"));
 }
 
 static void unknown_architecture_is_refused_by_name_for_gguf_and_taken_for_nf4(void **state)
