@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quantize_speed import machine
+from quantize_speed import machine, print_lines
 
 MEGABYTE = 1e6
 
@@ -118,9 +118,7 @@ def main() -> int:
              ["cpu, s", f"{ours['cpu_seconds']:.1f}", f"{theirs['cpu_seconds']:.1f}", f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.2f}x"],
              ["peak, MB", *(f"{side['peak_bytes'] / MEGABYTE:.0f}" for side in (ours, theirs)), f"{ours['peak_bytes'] / theirs['peak_bytes']:.2f}"],
              ["written, MB", *(f"{size / MEGABYTE:.1f}" for size in sizes), f"{sizes[0] / sizes[1]:.2f}"]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    print_lines(lines)
     return 0
 
 

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from quantize_speed import print_lines
+
 TYPES = ["f16", "q8_0", "q4_0", "q4_k_m", "q6_k", "iq4_xs", "iq2_xxs"]
 
 
@@ -113,9 +115,7 @@ def main() -> int:
     print(f"{cpu}, {os.cpu_count()} cores, load {load:.1f} before the run; {options.model.name}; a prompt of {options.prompt} tokens, "
           f"a text of {options.text}; medians of {options.rounds} runs in turns")
     lines = HEADER + [row(case) for case in cases]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    print_lines(lines)
     return 0
 
 

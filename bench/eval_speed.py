@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quantize_speed import machine
+from quantize_speed import machine, print_lines
 
 CONTEXT = 512
 PREDICTED = 255  # of each window: both compute logits for its second half alone
@@ -131,9 +131,7 @@ def main() -> int:
     print(f"{about['cpu']}, {about['cores']} cores, load {about['load_before']:.1f} before the run; {options.model.name}, {(blocks + output) / 1e6:.0f} million weights; "
           f"{options.threads} threads, peak {peak:.0f} GF/s in f32; {options.windows} windows of {CONTEXT}, best of {options.repetitions} runs in turns")
     lines = HEADER + [row(case, peak) for case in cases]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    print_lines(lines)
     return 0
 
 

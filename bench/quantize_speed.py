@@ -125,8 +125,8 @@ HEADER = [["", "thr", "tamis", "llama-q", "faster", "less cpu", "tamis", "llama-
           ["type", "", "s", "s", "", "", "disk s", "disk s", "", "MB/s", "disk s", "limit", "MB", "MB", ""]]
 
 
-def print_table(cases: list[dict]) -> None:
-    lines = HEADER + [row(case) for case in cases]
+def print_lines(lines: list[list[str]]) -> None:
+    """A table: the first column to the left, the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))]
@@ -162,7 +162,7 @@ def main() -> int:
     size = options.model.stat().st_size
     print(f"{about['cpu']}, {about['cores']} cores, load {about['load_before']:.1f} before the run; {options.model.name}, {size / 1e9:.2f} GB; "
           f"medians of {options.repetitions} runs in turns")
-    print_table(cases)
+    print_lines(HEADER + [row(case) for case in cases])
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread
 import tokenizers  # noqa: E402
 
-from quantize_speed import machine  # noqa: E402
+from quantize_speed import machine, print_lines  # noqa: E402
 
 
 def fnv(ids: list[int]) -> int:
@@ -83,9 +83,7 @@ def main() -> int:
             ours, theirs = case["seconds"][state], case["seconds"][state + "_library"]
             cells += [f"{n_bytes / ours / 1e6:.2f}", f"{n_bytes / theirs / 1e6:.2f}", f"{theirs / ours:.2f}x"]
         lines.append(cells)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths))).rstrip())
+    print_lines(lines)
     return 0
 
 
