@@ -179,12 +179,9 @@ TMS_INLINE void unpack_two_body(const uint8_t *restrict from, uint8_t *restrict 
 }
 TMS_BY_CPU(static, unpack_two, (const uint8_t *from, uint8_t *to, size_t n), (from, to, n))
 
-static void unpack_four_scalar(const uint8_t *restrict from, uint8_t *restrict to, size_t n)
+static void pairs_scalar(const uint8_t *pairs, bool high_first, uint8_t *codes, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        to[2 * i] = from[i] & 15;
-        to[2 * i + 1] = from[i] >> 4;
-    }
+    for (size_t i = 0; i < n; i++) codes[i] = (i % 2 == 1) != high_first ? pairs[i / 2] >> 4 : pairs[i / 2] & 15;
 }
 
 #if defined(__x86_64__)
@@ -192,30 +189,32 @@ static void unpack_four_scalar(const uint8_t *restrict from, uint8_t *restrict t
 
 #define AHEAD 4096 /* bytes that are fetched before they are needed; nothing happens past the end of what is mapped */
 
-TMS_TARGET_AVX2 static void unpack_four_avx2(const uint8_t *from, uint8_t *to, size_t n)
+TMS_TARGET_AVX2 static void pairs_avx2(const uint8_t *pairs, bool high_first, uint8_t *codes, size_t n)
 {
     const __m128i four_bits = _mm_set1_epi8(15);
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        _mm_prefetch((const char *)from + i + AHEAD, _MM_HINT_T0);
-        const __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(from + i));
+    for (; i + 32 <= n; i += 32) {
+        _mm_prefetch((const char *)pairs + i / 2 + AHEAD, _MM_HINT_T0);
+        const __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(pairs + i / 2));
         const __m128i low = _mm_and_si128(both, four_bits), high = _mm_and_si128(_mm_srli_epi16(both, 4), four_bits);
-        _mm_storeu_si128((__m128i *)(void *)(to + 2 * i), _mm_unpacklo_epi8(low, high));
-        _mm_storeu_si128((__m128i *)(void *)(to + 2 * i + 16), _mm_unpackhi_epi8(low, high));
+        const __m128i first = high_first ? high : low, second = high_first ? low : high;
+        _mm_storeu_si128((__m128i *)(void *)(codes + i), _mm_unpacklo_epi8(first, second));
+        _mm_storeu_si128((__m128i *)(void *)(codes + i + 16), _mm_unpackhi_epi8(first, second));
     }
-    unpack_four_scalar(from + i, to + 2 * i, n - i);
-}
-
-static void unpack_four(const uint8_t *from, uint8_t *to, size_t n)
-{
-    (tms_cpu_level() >= TMS_CPU_AVX2 ? unpack_four_avx2 : unpack_four_scalar)(from, to, n);
-}
-#else
-static void unpack_four(const uint8_t *from, uint8_t *to, size_t n)
-{
-    unpack_four_scalar(from, to, n);
+    pairs_scalar(pairs + i / 2, high_first, codes + i, n - i);
 }
 #endif
+
+void tms_pairs_unpack(const uint8_t *pairs, bool high_first, uint8_t *codes, size_t n)
+{
+#if defined(__x86_64__)
+    if (tms_cpu_level() >= TMS_CPU_AVX2) {
+        pairs_avx2(pairs, high_first, codes, n);
+        return;
+    }
+#endif
+    pairs_scalar(pairs, high_first, codes, n);
+}
 
 void tms_bits_unpack(const uint8_t *stream, unsigned bits, uint8_t *fields, size_t n)
 {
@@ -227,7 +226,7 @@ void tms_bits_unpack(const uint8_t *stream, unsigned bits, uint8_t *fields, size
     if (bits == 2) {
         unpack_two(stream, fields, whole / 4);
     } else if (bits == 4) {
-        unpack_four(stream, fields, whole / 2);
+        tms_pairs_unpack(stream, false, fields, whole);
     } else {
         for (size_t i = 0; i < whole; i += 8) {
             uint64_t eight = 0;

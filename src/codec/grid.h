@@ -76,6 +76,8 @@ void tms_grid_decode(const struct tms_grid *grid, const uint8_t *stored, const f
 uint32_t tms_bits_get(const void *words, size_t stride, unsigned bits, uint64_t i);
 /* n fields of a stream of bytes that begins at one, to a byte each. Reads no byte behind the last field's. */
 void tms_bits_unpack(const uint8_t *stream, unsigned bits, uint8_t *fields, size_t n);
+/* n codes of 4 bits from bytes of two. */
+void tms_pairs_unpack(const uint8_t *pairs, bool high_first, uint8_t *codes, size_t n);
 /* ORs it in. */
 void tms_bits_put(void *words, size_t stride, unsigned bits, uint64_t i, uint32_t field);
 

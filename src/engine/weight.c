@@ -206,7 +206,7 @@ static void row_of_bnb(const struct tms_weight *w, uint64_t first, uint64_t n, c
         spread_scales(w->scales + first / w->cols, 1.0f / 127, w->cols, 0, blocks, scales);
         return;
     }
-    tms_coded_pairs(w->data + first / 2, codes, (size_t)n);
+    tms_pairs_unpack(w->data + first / 2, true, codes, (size_t)n);
     tms_coded_lookup(book, codes, values, (size_t)n);
     spread_scales(w->scales + first / p->block_size, unit, p->block_size, first % p->block_size, blocks, scales);
 }

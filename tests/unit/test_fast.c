@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/cpu.h"
+#include "codec/grid.h"
 #include "engine/kernels/coded.h"
 #include "engine/kernels/dots.h"
 #include "engine/kernels/halves.h"
@@ -194,7 +195,7 @@ static void codes_become_the_same_integers_at_every_level(void **state)
     for (int i = 0; i < 16; i++) book[i] = (int16_t)(i * 4321 - 32767);
     for (size_t l = 0; l < N_LEVELS; l++) {
         tms_cpu_force(levels[l]);
-        tms_coded_pairs(bytes, codes, N);
+        tms_pairs_unpack(bytes, true, codes, N);
         for (int i = 0; i < N; i++) assert_int_equal(codes[i], i % 2 ? bytes[i / 2] & 15 : bytes[i / 2] >> 4);
         tms_coded_lookup(book, bytes, values, N);
         for (int i = 0; i < N; i++) assert_int_equal(values[i], book[bytes[i] & 15]);

@@ -25,14 +25,6 @@ TMS_INLINE void tms_coded_signed_body(const uint8_t *restrict codes, int16_t *re
 }
 TMS_BY_CPU(extern, tms_coded_signed, (const uint8_t *codes, int16_t *values, size_t n), (codes, values, n))
 
-static void pairs_scalar(const uint8_t *restrict pairs, uint8_t *restrict codes, size_t n)
-{
-    for (size_t i = 0; i < n / 2; i++) {
-        codes[2 * i] = pairs[i] >> 4;
-        codes[2 * i + 1] = pairs[i] & 15;
-    }
-}
-
 static void lookup_scalar(const int16_t *book, const uint8_t *codes, int16_t *values, size_t n)
 {
     for (size_t i = 0; i < n; i++) values[i] = book[codes[i] & 15];
@@ -65,20 +57,6 @@ float tms_coded_sum(const float *lanes)
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-
-TMS_TARGET_AVX2 static void pairs_avx2(const uint8_t *pairs, uint8_t *codes, size_t n)
-{
-    const __m128i four_bits = _mm_set1_epi8(15);
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32) {
-        _mm_prefetch((const char *)pairs + i / 2 + AHEAD, _MM_HINT_T0);
-        const __m128i both = _mm_loadu_si128((const __m128i *)(const void *)(pairs + i / 2));
-        const __m128i low = _mm_and_si128(both, four_bits), high = _mm_and_si128(_mm_srli_epi16(both, 4), four_bits);
-        _mm_storeu_si128((__m128i *)(void *)(codes + i), _mm_unpacklo_epi8(high, low));
-        _mm_storeu_si128((__m128i *)(void *)(codes + i + 16), _mm_unpackhi_epi8(high, low));
-    }
-    pairs_scalar(pairs + i / 2, codes + i, n - i);
-}
 
 /* A table of 16 numbers of 16 bits as two of bytes. */
 TMS_TARGET_AVX2 static void lookup_avx2(const int16_t *book, const uint8_t *codes, int16_t *values, size_t n)
@@ -157,11 +135,6 @@ void tms_coded_rows(const int16_t *values, const float *scales, size_t ld, size_
                              : rows_scalar)(values, scales, ld, n_rows, x, n_units, lanes);
 }
 
-void tms_coded_pairs(const uint8_t *pairs, uint8_t *codes, size_t n)
-{
-    (tms_cpu_level() >= TMS_CPU_AVX2 ? pairs_avx2 : pairs_scalar)(pairs, codes, n);
-}
-
 void tms_coded_lookup(const int16_t *book, const uint8_t *codes, int16_t *values, size_t n)
 {
     (tms_cpu_level() >= TMS_CPU_AVX2 ? lookup_avx2 : lookup_scalar)(book, codes, values, n);
@@ -172,11 +145,6 @@ void tms_coded_rows(const int16_t *values, const float *scales, size_t ld, size_
                     const struct tms_rounded_unit *x, size_t n_units, float *lanes)
 {
     rows_scalar(values, scales, ld, n_rows, x, n_units, lanes);
-}
-
-void tms_coded_pairs(const uint8_t *pairs, uint8_t *codes, size_t n)
-{
-    pairs_scalar(pairs, codes, n);
 }
 
 void tms_coded_lookup(const int16_t *book, const uint8_t *codes, int16_t *values, size_t n)

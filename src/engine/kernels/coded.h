@@ -18,8 +18,6 @@ void tms_coded_rows(const int16_t *values, const float *scales, size_t ld, size_
                     const struct tms_rounded_unit *x, size_t n_units, float *lanes);
 float tms_coded_sum(const float *lanes);
 
-/* Codes from pairs, the first in the high nibble (bitsandbytes); n is even. */
-void tms_coded_pairs(const uint8_t *pairs, uint8_t *codes, size_t n);
 /* values[i] = codes[i] - zero */
 void tms_coded_integers(const uint8_t *codes, int zero, int16_t *values, size_t n);
 /* values[i] = (int8_t)codes[i] */
