@@ -320,15 +320,13 @@ static tms_status set_made(struct run *r, struct tms_error *err)
                 free(path);
                 return tms_fail_memory(err, 256);
             }
-            if (r->t->routes[i].grid) {
-                r->t->routes[i].grid->made = made;
-                tms_status status = r->t->routes[i].grid->order ? read_order(r->t->routes[i].grid, err) : TMS_OK;
-                if (status != TMS_OK) {
-                    free(path);
-                    return status;
-                }
+            struct tms_grid_route *grid = r->t->routes[i].grid;
+            *(grid ? &grid->made : &r->t->routes[i].made) = made;
+            tms_status status = grid && grid->order ? read_order(grid, err) : TMS_OK;
+            if (status != TMS_OK) {
+                free(path);
+                return status;
             }
-            if (!r->t->routes[i].grid) r->t->routes[i].made = made;
         }
         free(path);
     }
