@@ -100,6 +100,8 @@ void tms_layers_close(struct tms_layers *l)
 
 /* ---- the folder of work ---- */
 
+#define ABOUT "run.json"
+
 static char *hidden_path(const struct tms_layers *l, uint64_t layer)
 {
     char name[32];
@@ -139,40 +141,60 @@ static tms_status write_text(const char *path, const char *text, struct tms_erro
     return status;
 }
 
+/* True for a folder with files of its own, that no run began. */
+static bool is_foreign(const char *work)
+{
+    bool foreign = false;
+    DIR *dir = opendir(work);
+    for (const struct dirent *e; dir && (e = readdir(dir));)
+        foreign = foreign || (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+                              strncmp(e->d_name, ABOUT, strlen(ABOUT)) != 0);
+    if (dir) closedir(dir);
+    return foreign;
+}
+
 tms_status tms_work_open(const char *work, const char *about, bool *same, struct tms_error *err)
 {
-    char *path = tms_path_join(work, "run.json"), *was = NULL;
+    char *path = tms_path_join(work, ABOUT), *was = NULL;
     size_t n = 0;
     tms_status status = path ? TMS_OK : tms_fail_memory(err, 256);
     *same = false;
-    if (status == TMS_OK && mkdir(work, 0777) != 0 && errno != EEXIST)
-        status = tms_fail(err, TMS_EIO, "%s: cannot be made: %s", work, strerror(errno));
     if (status == TMS_OK && tms_path_exists(path)) {
         status = tms_file_text(path, 1 << 20, &was, &n, err);
-        *same = status == TMS_OK && strcmp(was, about) == 0;
-        if (status == TMS_OK && !*same)
+        if (status == TMS_OK && n == 0) tms_work_remove(work); /* which was cut short */
+        *same = n > 0 && strcmp(was, about) == 0;
+        if (n > 0 && !*same)
             status = tms_fail(err, TMS_EUSAGE,
                               "%s: holds what another run left, of another model, text or option; finish that one or "
                               "remove the folder",
                               work);
-    } else if (status == TMS_OK) {
-        status = write_text(path, about, err);
+    } else if (status == TMS_OK && is_foreign(work)) {
+        status = tms_fail(err, TMS_EUSAGE, "%s: is where a run keeps its work, but holds other files", work);
     }
+    if (status == TMS_OK && !*same && mkdir(work, 0777) != 0 && errno != EEXIST)
+        status = tms_fail(err, TMS_EIO, "%s: cannot be made: %s", work, strerror(errno));
+    if (status == TMS_OK && !*same) status = write_text(path, about, err);
     free(was);
     free(path);
     return status;
 }
 
+/* First of all nothing can go on with it any more: what it says about its run is emptied, and goes last. */
 void tms_work_remove(const char *work)
 {
-    DIR *dir = opendir(work);
+    char *about = tms_path_join(work, ABOUT);
+    DIR *dir = about && truncate(about, 0) == 0 ? opendir(work) : NULL;
     for (const struct dirent *e; dir && (e = readdir(dir));) {
-        if (e->d_name[0] == '.') continue;
+        if (e->d_name[0] == '.' || strcmp(e->d_name, ABOUT) == 0) continue;
         char *path = tms_path_join(work, e->d_name);
         if (path) unlink(path);
         free(path);
     }
-    if (dir) closedir(dir);
+    if (dir) {
+        closedir(dir);
+        unlink(about);
+    }
+    free(about);
     rmdir(work);
 }
 

@@ -39,10 +39,11 @@ tms_status tms_layers_run(struct tms_layers *l, uint64_t layer, bool keep, struc
 /* Removes the hidden states before a layer. */
 void tms_layers_forget(const struct tms_layers *l, uint64_t layer);
 
-/* Makes the folder, or finds that it belongs to the same run (`about`, JSON text): *same. TMS_EUSAGE if another run
- * left it. */
+/* Makes the folder, or finds that it belongs to the same run (`about`, JSON text): *same. What a removal that was cut
+ * short left is cleared away. TMS_EUSAGE if another run left it, or if it holds files that no run made. */
 tms_status tms_work_open(const char *work, const char *about, bool *same, struct tms_error *err);
-/* Removes the folder with all files in it. */
+/* Removes a folder that tms_work_open made, with all files in it; killed on the way, it leaves nothing to go on with.
+ */
 void tms_work_remove(const char *work);
 
 #endif

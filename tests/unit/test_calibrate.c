@@ -3,11 +3,13 @@
 #include "support.h"
 
 #include <math.h>
+#include <sys/stat.h>
 #include <tamis/tamis.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "calib/imatrix.h"
+#include "calib/layers.h"
 #include "calib/stats.h"
 
 static struct tms_error err;
@@ -320,6 +322,43 @@ static void calibrate_refuses(const struct tms_calibrate_options *o, tms_status 
     assert_false(tms_path_exists(scratch("refused.stats")));
 }
 
+/* Killed while it cleared its work away, a run must not find half of it and take it for the whole. */
+static void work_that_is_half_removed_is_not_gone_on_with(void **state)
+{
+    (void)state;
+    char work[1024], about[1100], report[1100];
+    bool same;
+    snprintf(work, sizeof work, "%s", scratch("half.work"));
+    snprintf(about, sizeof about, "%s/run.json", work);
+    snprintf(report, sizeof report, "%s/report-00000", work);
+    assert_ok(tms_work_open(work, "a run", &same, &err), err);
+    assert_false(same);
+    write_whole(report, "1", 1);
+    assert_ok(tms_work_open(work, "a run", &same, &err), err);
+    assert_true(same && tms_path_exists(report));
+    assert_int_equal(tms_work_open(work, "another", &same, &err), TMS_EUSAGE);
+    assert_int_equal(truncate(about, 0), 0); /* the first step of a removal */
+    assert_ok(tms_work_open(work, "another", &same, &err), err);
+    assert_true(!same && !tms_path_exists(report));
+    tms_work_remove(work);
+    assert_false(tms_path_exists(work));
+}
+
+static void folders_of_others_are_left_alone(void **state)
+{
+    (void)state;
+    char work[1024], file[1100];
+    bool same;
+    snprintf(work, sizeof work, "%s", scratch("others.work"));
+    snprintf(file, sizeof file, "%s/letter.txt", work);
+    assert_int_equal(mkdir(work, 0777), 0);
+    write_whole(file, "1", 1);
+    assert_int_equal(tms_work_open(work, "a run", &same, &err), TMS_EUSAGE);
+    assert_non_null(strstr(err.message, "holds other files"));
+    tms_work_remove(work);
+    assert_true(tms_path_exists(file));
+}
+
 static void bad_texts_are_refused_in_one_line(void **state)
 {
     (void)state;
@@ -529,6 +568,8 @@ int main(void)
         cmocka_unit_test(statistics_of_another_model_are_refused),
         cmocka_unit_test(files_and_folders_have_one_fingerprint),
         cmocka_unit_test(stopped_runs_go_on_and_give_the_same_file),
+        cmocka_unit_test(work_that_is_half_removed_is_not_gone_on_with),
+        cmocka_unit_test(folders_of_others_are_left_alone),
         cmocka_unit_test(bad_texts_are_refused_in_one_line),
         cmocka_unit_test(lines_of_json_are_sequences),
         cmocka_unit_test(lines_with_messages_are_written_by_the_template),
