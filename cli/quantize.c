@@ -131,7 +131,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
     struct tms_quantize_options *o = &job.options;
     struct recipe_options recipe = {.tensor_types_file = NULL};
     const char *to = NULL, *types[64];
-    struct option options[20 + N_RECIPE_OPTIONS] = {
+    struct option options[21 + N_RECIPE_OPTIONS] = {
         {"to", 0, OPTION_TEXT, &to, "TYPE[,TYPE...]", "what to write; `tamis types` lists them"},
         {"output", 'o', OPTION_TEXT, &job.out, "OUT", "file or folder to write; with several types a folder for all"},
         {"dry-run", 0, OPTION_FLAG, &o->dry_run, NULL, "say how large it would be, write nothing"},
@@ -153,6 +153,8 @@ int run_quantize(const struct command *self, int argc, char **argv)
          "instead of a text: the Hessians of `tamis calibrate --keep-hessian`, for all types"},
         {"sequential", 0, OPTION_FLAG, &o->sequential, NULL,
          "with --data: matrices see what the codes before them make (a walk for each type)"},
+        {"damp", 0, OPTION_REAL, &o->damp, "SHARE",
+         "gptq: how much each entry of a Hessian's diagonal is raised (default: 0.3, below 4 bits 1)"},
         {"samples", 0, OPTION_COUNT, &o->n_samples, "N",
          "with --data: at most so many sequences of the text (default: all)"},
         {"seqlen", 0, OPTION_COUNT, &o->sample_length, "N", "with --data: tokens of a sequence (default: 512)"},
@@ -168,7 +170,7 @@ int run_quantize(const struct command *self, int argc, char **argv)
         {"split-max-tensors", 0, OPTION_COUNT, &o->split_max_tensors, "N",
          "GGUF: split into files of at most so many tensors"},
     };
-    recipe_option_rows(options + 20, &recipe, o);
+    recipe_option_rows(options + 21, &recipe, o);
     int code = parse_options(self, argc, argv, options, sizeof options / sizeof *options, &job.common, &job.model, 1);
     if (code >= 0) return code;
     if (!to) return wrong_usage(self, "--to is missing: which type?");

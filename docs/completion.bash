@@ -35,7 +35,7 @@ _tamis()
     inspect) options="--to --tensors" ;;
     convert) options="--output --outtype --split-max-size --split-max-tensors --vocab-only --dry-run --model-name --pre --no-verify --provenance --manifest" ;;
     llama-quantize) options="$recipe --allow-requantize --dry-run" ;;
-    quantize) options="$recipe --allow-requantize --to --output --method --data --stats --sequential --samples --seqlen --template --ram --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
+    quantize) options="$recipe --allow-requantize --to --output --method --data --stats --sequential --damp --samples --seqlen --template --ram --compat --dry-run --force --no-verify --provenance --manifest --model-name --pre --split-max-size --split-max-tensors --max-shard-size" ;;
     check) options="--for" ;;
     diff) options="--all" ;;
     verify) options="$recipe --source --to --compat --model-name --pre --split-max-size --split-max-tensors --max-shard-size --vocab-only" ;;

@@ -14,6 +14,7 @@ if [ "$status" != 0 ]; then grep -vE '^[0-9]+: \[( RUN|       OK)' "$log" | tail
 # Every single test of every program, counted; skipped ones are shown by name.
 sed -nE 's/^[0-9]+: \[  SKIPPED \] ([a-z0-9_]+)$/skipped: \1/p' "$log" | sort -u
 count() { grep -cE "^[0-9]+: \[ *$1 *\] [a-z0-9_]+" "$log" || true; }
+if [ "$status" != 0 ]; then grep -E -A 4 'FAILED|Sanitizer|Assertion' "$log" | grep -vE '\[  (PASSED|FAILED)  \] [0-9]+ test' | tail -n 40; fi
 grep -E 'tests passed|tests failed' "$log" || true
 # cmocka prints OK and SKIPPED once per test, FAILED once in place and once in its summary.
 failed=$(grep -cE '^[0-9]+: \[  FAILED  \] [a-z0-9_]+$' "$log" || true)

@@ -198,6 +198,7 @@ struct tms_quantize_options {
     const char *data;   /* a text, or .jsonl, as in tms_calibrate_options */
     const char *stats;  /* or what tms_calibrate made of one, with Hessians: no text, no walk */
     bool sequential; /* the model is walked for each type: layers see the inputs that the new codes before them make */
+    double damp;     /* gptq: of each entry of a Hessian's diagonal, added to it; 0: 0.3, with codes below 4 bits 1 */
     uint64_t n_samples, sample_length;
     const char *template_name; /* of conversations in .jsonl */
     uint64_t ram;              /* most memory of the walk over the text, in bytes; 0: no limit */

@@ -39,6 +39,11 @@ struct tms_output;
 
 /* `size` bytes are reserved on disk if it is not 0 (TMS_EIO at once when the disk is too full). */
 tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t size, struct tms_error *err);
+/* The same over the file `old` of the same folder, which is gone then: its memory and its place on the disk are taken
+ * over, so that writing is nothing but copying. The caller writes all `size` bytes. No matter if there is no such file.
+ */
+tms_status tms_output_take(struct tms_output **out, const char *path, const char *old, uint64_t size,
+                           struct tms_error *err);
 tms_status tms_output_write(struct tms_output *output, const void *from, uint64_t n, uint64_t offset,
                             struct tms_error *err);
 /* Cuts the file to exactly `size` bytes. */

@@ -35,6 +35,15 @@ void *tms_calloc(uint64_t n, uint64_t size)
     return calloc(1, bytes ? (size_t)bytes : 1);
 }
 
+void *tms_calloc_lines(uint64_t n, uint64_t size)
+{
+    uint64_t bytes;
+    if (!tms_mul_u64(n, size, &bytes) || bytes > SIZE_MAX / 2) return NULL;
+    size_t room = (size_t)tms_align_up(bytes ? bytes : 1, 64);
+    void *made = aligned_alloc(64, room);
+    return made ? memset(made, 0, room) : NULL;
+}
+
 bool tms_grow(void *array_pointer, size_t *cap, size_t need, size_t size)
 {
     if (need <= *cap) return true;

@@ -15,6 +15,8 @@ uint64_t tms_align_up(uint64_t n, uint64_t alignment);
 
 /* n * size bytes, zeroed; NULL if the product overflows or memory is short. Freed with free. */
 void *tms_calloc(uint64_t n, uint64_t size);
+/* The same at a multiple of 64, a cache line: vectors in it lie in one line each. All of it is touched. */
+void *tms_calloc_lines(uint64_t n, uint64_t size);
 
 /* Grows *array (elements of `size` bytes, capacity *cap) so that it holds at least `need`; false if it cannot. */
 bool tms_grow(void *array_pointer, size_t *cap, size_t need, size_t size);

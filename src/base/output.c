@@ -68,8 +68,11 @@ static void sync_parent(const char *path)
     free(copy);
 }
 
-tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t size, struct tms_error *err)
+/* old: as in tms_output_take, or NULL. */
+static tms_status create(struct tms_output **out, const char *path, const char *old, uint64_t size,
+                         struct tms_error *err)
 {
+    struct stat st;
     struct tms_output *o = calloc(1, sizeof *o);
     tms_status status = TMS_OK;
     if (!o) return tms_fail_memory(err, sizeof *o);
@@ -84,6 +87,7 @@ tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t
         status = tms_fail(err, TMS_EUSAGE, "%s: is a directory, a file is to be written there", path);
         goto done;
     }
+    if (old) (void)rename(old, o->partial);
     o->fd = open(o->partial, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (o->fd < 0) {
         status = fail_errno(err, o->path, "cannot be created");
@@ -95,6 +99,7 @@ tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t
         o->fd = -1; /* not ours to remove */
         goto done;
     }
+    if (old && fstat(o->fd, &st) == 0 && (uint64_t)st.st_size == size) goto done;
     if (ftruncate(o->fd, 0) != 0) {
         status = fail_errno(err, o->partial, "cannot be emptied");
         goto done;
@@ -141,6 +146,17 @@ tms_status tms_output_truncate(struct tms_output *output, uint64_t size, struct 
 const char *tms_output_partial_path(const struct tms_output *output)
 {
     return output->partial;
+}
+
+tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t size, struct tms_error *err)
+{
+    return create(out, path, NULL, size, err);
+}
+
+tms_status tms_output_take(struct tms_output **out, const char *path, const char *old, uint64_t size,
+                           struct tms_error *err)
+{
+    return create(out, path, old, size, err);
 }
 
 static void output_free(struct tms_output *o)

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
 #include "base/numbers.h"
 
@@ -50,29 +51,38 @@ struct sums {
 
 #define COLUMNS 64 /* of a job */
 
+/* Sums of columns, row after row: n rows of x [n][ldx], n_cols <= COLUMNS. */
+TMS_INLINE void add_rows_body(const float *restrict x, size_t ldx, size_t n, size_t n_cols, double *restrict squares,
+                              double *restrict magnitudes, float *restrict lows, float *restrict highs)
+{
+    for (size_t row = 0; row < n; row++)
+        for (size_t c = 0; c < n_cols; c++) {
+            const float v = x[row * ldx + c];
+            squares[c] += (double)v * (double)v;
+            magnitudes[c] += fabs((double)v);
+            lows[c] = v < lows[c] ? v : lows[c];
+            highs[c] = v > highs[c] ? v : highs[c];
+        }
+}
+TMS_BY_CPU(static, add_rows,
+           (const float *restrict x, size_t ldx, size_t n, size_t n_cols, double *restrict squares,
+            double *restrict magnitudes, float *restrict lows, float *restrict highs),
+           (x, ldx, n, n_cols, squares, magnitudes, lows, highs))
+
 static tms_status sum_job(void *ctx, size_t index, unsigned worker, struct tms_error *err)
 {
     const struct sums *s = ctx;
     const struct tms_tap *tap = s->tap;
     size_t first = index * COLUMNS, end = first + COLUMNS < s->in->cols ? first + COLUMNS : s->in->cols;
-    size_t at = s->part * s->in->cols;
-    double *squares = s->in->squares + at, *magnitudes = s->in->magnitudes + at;
+    size_t at = s->part * s->in->cols + first;
     float *lows = s->in->lows + at, *highs = s->in->highs + at;
-    bool begins = s->in->counts[s->part] == 0;
     (void)worker, (void)err;
-    for (size_t c = first; c < end && begins; c++) {
+    for (size_t c = 0; c < end - first && s->in->counts[s->part] == 0; c++) {
         lows[c] = INFINITY;
         highs[c] = -INFINITY;
     }
-    for (size_t row = 0; row < tap->n; row++) {
-        const float *x = tap->x + row * tap->stride;
-        for (size_t c = first; c < end; c++) {
-            squares[c] += (double)x[c] * (double)x[c];
-            magnitudes[c] += fabs((double)x[c]);
-            lows[c] = x[c] < lows[c] ? x[c] : lows[c];
-            highs[c] = x[c] > highs[c] ? x[c] : highs[c];
-        }
-    }
+    add_rows(tap->x + first, tap->stride, tap->n, end - first, s->in->squares + at, s->in->magnitudes + at, lows,
+             highs);
     return TMS_OK;
 }
 

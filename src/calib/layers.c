@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "base/resident.h"
 
-enum { GROUP_TOKENS = 2048, RESERVE = 1 << 20 };
+enum { GROUP_TOKENS = 1024, RESERVE = 1 << 20 };
 
 /* ---- groups of sequences of one length ---- */
 
@@ -101,6 +101,7 @@ void tms_layers_close(struct tms_layers *l)
 /* ---- the folder of work ---- */
 
 #define ABOUT "run.json"
+#define SPARE "spare" /* hidden states of no use any more, to be written over */
 
 static char *hidden_path(const struct tms_layers *l, uint64_t layer)
 {
@@ -126,9 +127,10 @@ bool tms_layers_done(const struct tms_layers *l, uint64_t layer)
 
 void tms_layers_forget(const struct tms_layers *l, uint64_t layer)
 {
-    char *path = hidden_path(l, layer);
-    if (path) unlink(path);
+    char *path = hidden_path(l, layer), *spare = tms_path_join(l->work, SPARE);
+    if (path && spare) (void)rename(path, spare);
     free(path);
+    free(spare);
 }
 
 static tms_status write_text(const char *path, const char *text, struct tms_error *err)
@@ -249,11 +251,11 @@ tms_status tms_layers_run(struct tms_layers *l, uint64_t layer, bool keep, struc
 {
     struct tms_file in = {.fd = -1};
     struct tms_output *out = NULL;
-    char *from = hidden_path(l, layer), *to = hidden_path(l, layer + 1);
-    tms_status status = from && to ? TMS_OK : tms_fail_memory(err, 256);
+    char *from = hidden_path(l, layer), *to = hidden_path(l, layer + 1), *spare = tms_path_join(l->work, SPARE);
+    tms_status status = from && to && spare ? TMS_OK : tms_fail_memory(err, 256);
     if (status == TMS_OK && layer > 0) status = tms_file_open(&in, from, err);
     if (status == TMS_OK && keep && layer < l->info.n_layers)
-        status = tms_output_create(&out, to, hidden_bytes(l), err);
+        status = tms_output_take(&out, to, spare, hidden_bytes(l), err);
     for (struct group g = {0}; status == TMS_OK && next_group(l, &g);) {
         if (tms_cancelled())
             status = tms_fail(err, TMS_ECANCELLED, "interrupted; the same command goes on with layer %llu of %llu",
@@ -269,5 +271,6 @@ tms_status tms_layers_run(struct tms_layers *l, uint64_t layer, bool keep, struc
     tms_file_close(&in);
     free(from);
     free(to);
+    free(spare);
     return status;
 }

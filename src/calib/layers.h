@@ -36,7 +36,7 @@ bool tms_layers_done(const struct tms_layers *l, uint64_t layer);
  * forgotten. layer = n_layers: the final norm, told to the tap as the input of the output layer. TMS_ECANCELLED when
  * tms_cancel was called; TMS_EINPUT if a hidden state is no finite number. */
 tms_status tms_layers_run(struct tms_layers *l, uint64_t layer, bool keep, struct tms_error *err);
-/* Removes the hidden states before a layer. */
+/* Gives up the hidden states before a layer. */
 void tms_layers_forget(const struct tms_layers *l, uint64_t layer);
 
 /* Makes the folder, or finds that it belongs to the same run (`about`, JSON text): *same. What a removal that was cut

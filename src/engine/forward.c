@@ -96,7 +96,7 @@ static size_t floats_per_worker(const struct tms_net *net)
     size_t cached = tms_attention_scratch((size_t)c->n_heads, (size_t)info.n_kv_heads, (size_t)info.key_dim,
                                           (size_t)info.value_dim);
     size_t plain = c->latent.kv_rank ? tms_attention_scratch(1, 1, (size_t)c->head_dim, (size_t)c->latent.value) : 0;
-    return TMS_LINEAR_SCRATCH + (plain > cached ? plain : cached);
+    return TMS_LINEAR_SCRATCH + tms_padded(plain > cached ? plain : cached);
 }
 
 uint64_t tms_net_working_bytes(const struct tms_net *net, size_t n_tokens)
@@ -156,13 +156,13 @@ static tms_status make_room(struct tms_net *net, size_t n, struct tms_error *err
     size_t per_token = floats_per_token(net);
     if (!net->scratch) {
         uint64_t floats = (uint64_t)tms_pool_threads(net->pool) * floats_per_worker(net);
-        net->scratch = tms_calloc(floats, sizeof *net->scratch);
+        net->scratch = tms_calloc_lines(floats, sizeof *net->scratch);
         if (!net->scratch) return tms_fail_memory(err, floats * 4);
     }
     if (n <= net->n_tokens) return TMS_OK;
     free(net->memory);
     net->n_tokens = 0;
-    net->memory = tms_calloc(n, per_token * sizeof *net->memory);
+    net->memory = tms_calloc_lines(n, per_token * sizeof *net->memory);
     if (!net->memory) return tms_fail_memory(err, n * per_token * 4);
     tms_status status = make_routes(net, n, err);
     if (status != TMS_OK) return status;

@@ -13,8 +13,9 @@
 enum {
     PANEL = 512,       /* tokens that are summed at once */
     STRIDE = 512 + 16, /* of the panel's rows (see tms_row_stride) */
-    TILE = 128,
-    ROWS = 16 /* of a job of tms_hessian_error */
+    TILE = 120,        /* a multiple of the kernels' 5 */
+    STRIP = 30,        /* rows of a tile on the diagonal that stop at it together */
+    ROWS = 16          /* of a job of tms_hessian_error */
 };
 
 static size_t least(size_t a, size_t b)
@@ -28,7 +29,7 @@ static tms_status create(struct tms_hessian **out, size_t n, struct tms_error *e
     struct tms_hessian *made = tms_calloc(1, sizeof *made);
     if (!made) return tms_fail_memory(err, sizeof *made);
     made->n = n, made->ld = tms_square_stride(n);
-    made->h = tms_calloc((uint64_t)n * made->ld, sizeof *made->h);
+    made->h = tms_calloc_lines((uint64_t)n * made->ld, sizeof *made->h);
     if (!made->h) {
         tms_hessian_free(made);
         return tms_fail_memory(err, (uint64_t)n * tms_square_stride(n) * sizeof *made->h);
@@ -42,7 +43,7 @@ tms_status tms_hessian_create(struct tms_hessian **out, size_t n, struct tms_err
     struct tms_hessian *made;
     tms_status status = create(&made, n, err);
     if (status != TMS_OK) return status;
-    made->panel = tms_calloc(n, STRIDE * sizeof *made->panel);
+    made->panel = tms_calloc_lines(n, STRIDE * sizeof *made->panel);
     if (!made->panel) {
         tms_hessian_free(made);
         return tms_fail_memory(err, (uint64_t)n * STRIDE * sizeof *made->panel);
@@ -82,9 +83,10 @@ static tms_status transpose(void *ctx, size_t index, unsigned worker, struct tms
     const struct adding *adding = ctx;
     struct tms_hessian *hessian = adding->hessian;
     const size_t first = index * 16, end = least(first + 16, hessian->n);
-    for (size_t t = 0; t < adding->n_tokens; t++)
+    for (size_t t0 = 0; t0 < adding->n_tokens; t0 += 16)
         for (size_t c = first; c < end; c++)
-            hessian->panel[c * STRIDE + hessian->n_waiting + t] = adding->x[t * adding->ldx + c];
+            for (size_t t = t0; t < least(t0 + 16, adding->n_tokens); t++)
+                hessian->panel[c * STRIDE + hessian->n_waiting + t] = adding->x[t * adding->ldx + c];
     return TMS_OK;
 }
 
@@ -96,10 +98,13 @@ static tms_status add_tile(void *ctx, size_t index, unsigned worker, struct tms_
     size_t row = (size_t)((sqrt(8.0 * (double)index + 1) - 1) / 2);
     while (row * (row + 1) / 2 > index) row--;
     while ((row + 1) * (row + 2) / 2 <= index) row++;
-    const size_t i = row * TILE, j = (index - row * (row + 1) / 2) * TILE;
-    tms_dots(hessian->panel + i * STRIDE, STRIDE, least(TILE, hessian->n - i), hessian->panel + j * STRIDE, STRIDE,
-             least(TILE, hessian->n - j), tms_padded(hessian->n_waiting), hessian->h + i * hessian->ld + j, hessian->ld,
-             true);
+    const size_t end = least((row + 1) * TILE, hessian->n), j = (index - row * (row + 1) / 2) * TILE;
+    const size_t step = j == row * TILE ? STRIP : TILE;
+    for (size_t i = row * TILE; i < end; i += step) {
+        const size_t n_rows = least(step, end - i), n_cols = least(TILE, i + n_rows - j);
+        tms_dots(hessian->panel + i * STRIDE, STRIDE, n_rows, hessian->panel + j * STRIDE, STRIDE, n_cols,
+                 tms_padded(hessian->n_waiting), hessian->h + i * hessian->ld + j, hessian->ld, true);
+    }
     return TMS_OK;
 }
 

@@ -86,6 +86,10 @@ tms_status tms_calibrated_check(const struct tms_quantize_options *o, bool *cali
         return tms_fail(err, TMS_EUSAGE, "--stats is for methods gptq, awq and smooth; others take it as --imatrix");
     if (o->sequential && !method->reads_text)
         return tms_fail(err, TMS_EUSAGE, "--sequential is for methods gptq, awq and smooth");
+    if (o->damp < 0 || !(o->damp <= 1e6))
+        return tms_fail(err, TMS_EUSAGE, "--damp %g: a share of the Hessian's diagonal, above 0", o->damp);
+    if (o->damp > 0 && !method->feedback)
+        return tms_fail(err, TMS_EUSAGE, "--damp is for methods with error feedback: gptq, awq+gptq, smooth+gptq");
     if (!method->reads_text && o->data)
         return tms_fail(err, TMS_EUSAGE,
                         "a text is for methods gptq, awq and smooth; importance weights come from `tamis calibrate`");
@@ -272,8 +276,8 @@ static char *about_run(const struct run *r, const struct tms_samples *s)
                                   route->grid ? route->grid->grid.has_zeros : 0};
         hash = XXH3_64bits_withSeed(facts, sizeof facts, hash);
     }
-    tms_buf_printf(&b, "%s%s %s of %016llx by %016llx\n", r->options->method,
-                   r->stats ? " from statistics" : " in sequential order", r->t->spec.name,
+    tms_buf_printf(&b, "%s%s %s, damp %g, of %016llx by %016llx\n", r->options->method,
+                   r->stats ? " from statistics" : " in sequential order", r->t->spec.name, r->options->damp,
                    (unsigned long long)tms_net_fingerprint(r->net), (unsigned long long)hash);
     tms_buf_put(&b, "", 1);
     if (!b.failed) return (char *)b.data;
@@ -456,6 +460,7 @@ tms_status tms_calibrated_make(struct tms_target *t, struct tms_pool *pool, cons
                                            .n_experts = (size_t)r.info.n_experts,
                                            .n_kv_heads = (size_t)r.info.n_kv_heads,
                                            .feedback = method->feedback,
+                                           .damp = options->damp,
                                            .folds = method->folds};
         about = about_run(&r, samples);
         status = about ? tms_work_open(r.work, about, &same, err) : tms_fail_memory(err, 256);

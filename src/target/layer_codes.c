@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "calib/inputs.h"
 #include "method/awq.h"
+#include "method/flips.h"
 #include "target/fold.h"
 #include "target/fold_search.h"
 #include "target/grid_route.h"
@@ -291,10 +292,12 @@ uint64_t tms_layer_codes_part_rows(const struct tms_net_matrix *m)
     return m->expert >= 0 ? m->rows : m->tensor->n_weights / m->cols;
 }
 
-/* By the coarsest codes of the target. */
-static double shrink_of(const struct tms_target *t)
+/* As told, or by the coarsest codes of the target. */
+static double shrink_of(const struct tms_layer_codes *c)
 {
+    const struct tms_target *t = c->t;
     double least = 32;
+    if (c->damp > 0) return c->damp;
     for (size_t i = 0; i < t->n_routes; i++) {
         const struct tms_route *route = &t->routes[i];
         const double bits = route->kind == TMS_ROUTE_GRID ? (double)route->grid->grid.bits
@@ -315,7 +318,7 @@ static tms_status prepare(struct tms_layer_codes *c, const char *name, struct tm
     tms_layer_codes_changed(c);
     tms_status status = hessian->panel ? tms_hessian_finish(hessian, c->pool, err) : TMS_OK;
     if (status != TMS_OK) return status;
-    status = tms_hessian_shrink(hessian, shrink_of(c->t), c->folds != TMS_FOLDS_NONE ? MEDIAN : 0, err);
+    status = tms_hessian_shrink(hessian, shrink_of(c), c->folds != TMS_FOLDS_NONE ? MEDIAN : 0, err);
     if (status != TMS_OK) return status;
     status = grid ? tms_gptq_prepare(&c->prepared, hessian, grid, c->pool, &problem)
                   : tms_feedback_factor_create(&c->factor, hessian, DAMP, c->pool, &problem);
@@ -382,6 +385,7 @@ static tms_status choose_codes(struct tms_layer_codes *c, const struct tms_net_m
         status = prepare(c, m->tensor->name, hessian, &o, err);
         if (status == TMS_OK)
             status = tms_gptq_with(&result, w, (size_t)m->cols, (size_t)m->rows, &c->prepared, c->pool, err);
+        if (status == TMS_OK) status = tms_gptq_flips(&result, w, g->bits, hessian, 0, SWEEPS, NULL, c->pool, err);
         if (status == TMS_OK) {
             memcpy(codes, result.codes, m->rows * m->cols);
             memcpy(zeros, result.zeros, m->rows * groups);

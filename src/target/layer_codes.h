@@ -39,6 +39,7 @@ struct tms_layer_codes {
     size_t n_experts;
     size_t n_kv_heads;
     bool feedback;                   /* else plain rounding, weighted by the inputs */
+    double damp;                     /* of each entry of a Hessian's diagonal; 0: as the target's codes want it */
     enum tms_folds folds;            /* before that */
     bool measures;                   /* the tap adds up */
     enum tms_stage stage;            /* what is measured and made */

@@ -205,6 +205,7 @@ json_t *tms_recipe(const struct tms_quantize_options *options, const char *type,
     if (o.imatrix && ok)
         ok = json_object_set_new(recipe, "imatrix", json_string(tms_path_base(o.imatrix))) == 0 &&
              json_object_set_new(recipe, "imatrix-sha256", json_string(imatrix_sha256)) == 0;
+    if (o.damp > 0 && ok) ok = json_object_set_new(recipe, "damp", json_real(o.damp)) == 0;
     if (o.data && ok) ok = json_object_set_new(recipe, "data", json_string(tms_path_base(o.data))) == 0;
     if (o.stats && ok) ok = json_object_set_new(recipe, "stats", json_string(tms_path_base(o.stats))) == 0;
     if (ok) return recipe;
@@ -235,6 +236,7 @@ tms_status tms_recipe_read(struct tms_quantize_options *options, const char **ty
         json_int_t told = json_integer_value(json_object_get(recipe, numbers[i].name));
         if (!*number && told > 0) *number = (uint64_t)told;
     }
+    if (options->damp == 0) options->damp = json_number_value(json_object_get(recipe, "damp"));
     for (size_t i = 0; i < COUNT(lists); i++) {
         const json_t *list = json_object_get(recipe, lists[i].name);
         size_t n = json_array_size(list), *n_items = AT(options, size_t, lists[i].n_offset);
