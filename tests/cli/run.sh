@@ -255,6 +255,11 @@ expect calibrate_tells_experts 0 '^ +0 +6 +[0-9]+ +[0-9]+ +[0-9]+ +[0-9none, ]+$
 expect calibrate_sums_up_experts 0 '^of 12 experts [0-9]+ were never seen and [0-9]+ by fewer than 5 tokens' "$tamis" calibrate tests/golden/arch/mixtral --data $calib --samples 1 --seqlen 16 -o "$scratch/experts"
 expect calibrate_json_names_experts 0 '"never_seen": \[' "$tamis" calibrate tests/golden/arch/mixtral --data $calib --samples 1 --seqlen 16 -o "$scratch/experts" --json
 expect calibrate_unknown_template 2 "'x' is no chat template that tamis knows; there are qwen3" bash -c "echo '{\"messages\": []}' >'$scratch/chat.jsonl'; exec '$tamis' calibrate models/pebble --data '$scratch/chat.jsonl' --template x -o '$scratch/x'"
+expect gptq_warns_of_short_texts 0 '^tamis: warning: .*calib.txt: 256 tokens are few for a method that reads a text' "$tamis" quantize models/pebble --to q4_0 --method gptq --data $calib --samples 4 --seqlen 64 -o "$scratch/short.gguf"
+expect gptq_damping_is_told 0 '"damp": 2\.0' bash -c "'$tamis' quantize models/pebble --to q4_0 --method gptq --damp 2 --stats '$scratch/stats' -o '$scratch/damp.gguf' --manifest '$scratch/damp.json' -q && cat '$scratch/damp.json'"
+expect gptq_damping_counts 1 'differ' bash -c "'$tamis' quantize models/pebble --to q4_0 --method gptq --stats '$scratch/stats' -o '$scratch/undamped.gguf' -q && cmp '$scratch/damp.gguf' '$scratch/undamped.gguf'"
+expect gptq_damping_below_zero 1 'damp -1: a share' "$tamis" quantize models/pebble --to q4_0 --method gptq --damp -1 --stats "$scratch/stats" -o "$scratch/x.gguf"
+expect damping_of_another_method 1 'damp is for methods with error feedback' "$tamis" quantize models/pebble --to q4_0 --method awq --damp 1 --stats "$scratch/stats" -o "$scratch/x.gguf"
 expect gptq_of_statistics_needs_no_imatrix 0 '^IQ2_XS ' "$tamis" quantize models/pebble --to iq2_xs --method gptq --stats "$scratch/stats" -o "$scratch/iq2_xs.gguf"
 expect gptq_tells_rare_experts 0 '"matrices_too_rarely_seen": [1-9]' "$tamis" quantize tests/golden/arch/mixtral --to q4_0 --method gptq --data $calib --samples 1 --seqlen 16 -o "$scratch/mix.gguf" --json
 expect statistics_of_another_model 2 'statistics of another model, a MixtralForCausalLM of fingerprint ' "$tamis" quantize models/pebble --to q4_0 --imatrix "$scratch/experts" -o "$scratch/x.gguf"
