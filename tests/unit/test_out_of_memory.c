@@ -32,10 +32,12 @@ static bool fails_now(void)
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *old, size_t n);
+void *__real_aligned_alloc(size_t alignment, size_t n);
 char *__real_strdup(const char *text);
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *old, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
 char *__wrap_strdup(const char *text);
 
 void *__wrap_malloc(size_t n)
@@ -49,6 +51,10 @@ void *__wrap_calloc(size_t n, size_t size)
 void *__wrap_realloc(void *old, size_t n)
 {
     return fails_now() ? NULL : __real_realloc(old, n);
+}
+void *__wrap_aligned_alloc(size_t alignment, size_t n)
+{
+    return fails_now() ? NULL : __real_aligned_alloc(alignment, n);
 }
 char *__wrap_strdup(const char *text)
 {
