@@ -272,7 +272,10 @@ tms_status tms_calibrate(const char *model, const char *path, const struct tms_c
     if (!r.work) return tms_fail_memory(err, strlen(path));
     sprintf(r.work, "%s.work", path);
     status = open_model(&r, err);
-    if (status == TMS_OK && !is_made(&r)) status = walk(&r, err);
+    if (status == TMS_OK && is_made(&r))
+        tms_work_remove(r.work); /* the run that made it may have been killed before that */
+    else if (status == TMS_OK)
+        status = walk(&r, err);
     result->n_sequences = r.samples.n;
     result->n_tokens = r.samples.n_tokens;
     result->seconds = tms_seconds() - r.start;

@@ -309,6 +309,16 @@ static void stopped_runs_go_on_and_give_the_same_file(void **state)
     assert_true(r.resumed_at >= 3);
     tms_calibrate_free(&r);
     assert_same_files(whole, parts);
+    /* killed between giving the file its name and clearing its work away */
+    char work[1100];
+    bool same;
+    snprintf(work, sizeof work, "%s.work", parts);
+    assert_ok(tms_work_open(work, "its work", &same, &err), err);
+    o.reuse = true;
+    r = calibrate(pebble(), parts, &o);
+    tms_calibrate_free(&r);
+    assert_false(tms_path_exists(work));
+    assert_same_files(whole, parts);
 }
 
 /* ---- bad input ---- */
