@@ -84,7 +84,7 @@ static tms_status mixture_options(struct tms_gguf_plan *p, struct tms_mixture_op
                                   struct tms_type_override *overrides)
 {
     const struct tms_quantize_options *user = p->options->user;
-    *o = (struct tms_mixture_options){.has_weights = p->options->imatrix != NULL,
+    *o = (struct tms_mixture_options){.has_weights = p->options->imatrix || p->options->weights_come,
                                       .pure = user->pure,
                                       .of_2025 = user->rules_of_2025,
                                       .leave_output = user->leave_output_tensor,
@@ -371,11 +371,12 @@ static tms_status add_part(struct tms_gguf_plan *p, const struct tms_planned *fr
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' has type %s, which tamis cannot decode yet",
                         t->source->path, source->name, tms_codec(source->type)->name);
     if (!codec->encode_weighted) weights = NULL; /* the type makes no use of them */
-    if (!same && !codec->encode && !weights && codec->encode_weighted && !p->options->preview)
+    const bool planned = p->options->preview || p->options->weights_come;
+    if (!same && !codec->encode && !weights && codec->encode_weighted && !planned)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' as %s needs importance weights: give them with --imatrix FILE",
                         t->source->path, source->name, codec->name);
-    if (!same && !codec->encode && !weights && !p->options->preview)
+    if (!same && !codec->encode && !weights && !planned)
         return tms_fail(p->err, TMS_EINPUT, "%s: tensor '%s' would get type %s, which tamis cannot write yet",
                         t->source->path, source->name, codec->name);
     struct tms_route *route = tms_target_add_route(t, index, same ? TMS_ROUTE_COPY : TMS_ROUTE_CODEC, out_index);
@@ -393,7 +394,7 @@ static tms_status add_planned(struct tms_gguf_plan *p, const struct tms_planned 
     struct tms_target *t = p->t;
     const struct tms_file_type *ftype = t->spec.ftype;
     bool needs_weights = tms_mixture_needs_weights(ftype, from->name, from->type, p->options->user->rules_of_2025);
-    if (needs_weights && !p->options->imatrix && !p->options->preview)
+    if (needs_weights && !p->options->imatrix && !p->options->weights_come && !p->options->preview)
         return tms_fail(p->err, TMS_EINPUT,
                         "%s: tensor '%s' in %s needs importance weights: give them with --imatrix FILE",
                         t->source->path, from->name, ftype->name);

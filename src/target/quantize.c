@@ -237,6 +237,7 @@ static tms_status plan_one(struct order *o, size_t i, const char *type, const ch
     struct tms_target_options to = {.user = q,
                                     .converter = converter,
                                     .imatrix = o->imatrix,
+                                    .weights_come = q->dry_run && q->data && !q->sequential,
                                     .warn = i == 0 ? q->warning : NULL, /* once, not once per target */
                                     .warn_ctx = q->warning_ctx};
     struct tms_spec spec;

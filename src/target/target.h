@@ -95,6 +95,7 @@ struct tms_target_options {
     const struct tms_quantize_options *user; /* what the caller asked for */
     bool converter;              /* GGUF: the converter's order and rule of types, ftype gives the type of matrices */
     bool convert_auto;           /* the matrices' type is that of the source (bf16 or f16) */
+    bool weights_come;           /* instead of an imatrix: a run that writes would make one first */
     bool preview;                /* types and sizes only: no key-values, no tokenizer, no layout of GGUF files */
     const struct tms_kvs *extra; /* GGUF: keys that go behind all others, or NULL */
     const struct tms_source *split_like; /* every tensor in the file that it has there, if that can be; or NULL */

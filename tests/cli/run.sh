@@ -261,6 +261,7 @@ expect gptq_damping_counts 1 'differ' bash -c "'$tamis' quantize models/pebble -
 expect gptq_damping_below_zero 1 'damp -1: a share' "$tamis" quantize models/pebble --to q4_0 --method gptq --damp -1 --stats "$scratch/stats" -o "$scratch/x.gguf"
 expect damping_of_another_method 1 'damp is for methods with error feedback' "$tamis" quantize models/pebble --to q4_0 --method awq --damp 1 --stats "$scratch/stats" -o "$scratch/x.gguf"
 expect gptq_of_statistics_needs_no_imatrix 0 '^IQ2_XS ' "$tamis" quantize models/pebble --to iq2_xs --method gptq --stats "$scratch/stats" -o "$scratch/iq2_xs.gguf"
+expect dry_run_counts_on_weights_of_the_text 0 '^IQ2_XS .* 2\.25 MB ' "$tamis" quantize models/pebble --to iq2_xs --method gptq --data $calib -o "$scratch/x.gguf" --dry-run
 expect gptq_tells_rare_experts 0 '"matrices_too_rarely_seen": [1-9]' "$tamis" quantize tests/golden/arch/mixtral --to q4_0 --method gptq --data $calib --samples 1 --seqlen 16 -o "$scratch/mix.gguf" --json
 expect statistics_of_another_model 2 'statistics of another model, a MixtralForCausalLM of fingerprint ' "$tamis" quantize models/pebble --to q4_0 --imatrix "$scratch/experts" -o "$scratch/x.gguf"
 
