@@ -68,9 +68,8 @@ static void sync_parent(const char *path)
     free(copy);
 }
 
-/* old: as in tms_output_take, or NULL. */
-static tms_status create(struct tms_output **out, const char *path, const char *old, uint64_t size,
-                         struct tms_error *err)
+tms_status tms_output_take(struct tms_output **out, const char *path, const char *old, uint64_t size,
+                           struct tms_error *err)
 {
     struct stat st;
     struct tms_output *o = calloc(1, sizeof *o);
@@ -150,13 +149,7 @@ const char *tms_output_partial_path(const struct tms_output *output)
 
 tms_status tms_output_create(struct tms_output **out, const char *path, uint64_t size, struct tms_error *err)
 {
-    return create(out, path, NULL, size, err);
-}
-
-tms_status tms_output_take(struct tms_output **out, const char *path, const char *old, uint64_t size,
-                           struct tms_error *err)
-{
-    return create(out, path, old, size, err);
+    return tms_output_take(out, path, NULL, size, err);
 }
 
 static void output_free(struct tms_output *o)

@@ -144,12 +144,7 @@ static void one_file_serves_all_types(void **state)
         o.n_threads = 3;
         quantize(model, types[i], scratch(names[i]), &o);
         snprintf(alone, sizeof alone, "%s%s", scratch(names[i]), i == 1 ? "/model.safetensors" : "");
-        size_t n, m;
-        uint8_t *a = read_whole(path, &n), *b = read_whole(alone, &m);
-        assert_int_equal(n, m);
-        assert_same_bytes(a, b, n, alone);
-        free(a);
-        free(b);
+        assert_same_files(path, alone);
     }
     if (WINDOWS > 1) { /* less text says too little of wide inputs */
         const char *plain = "q2_k";
@@ -338,12 +333,7 @@ static void statistics_are_the_same_where_memory_is_short(void **state)
     o.ram = (uint64_t)least * 1000000 + 500000;
     assert_ok(tms_calibrate(model, some, &o, &r, &err), err);
     tms_calibrate_free(&r);
-    size_t n, m;
-    uint8_t *a = read_whole(whole, &n), *b = read_whole(some, &m);
-    assert_int_equal(n, m);
-    assert_same_bytes(b, a, n, some);
-    free(a);
-    free(b);
+    assert_same_files(some, whole);
 }
 
 /* ---- odd Hessians ---- */
